@@ -1,0 +1,54 @@
+"""Convolutional networks that are small and really faster.
+
+The public verbs live here and are imported when first used, so that ``import leanconv`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from leanconv.comparison import compare
+    from leanconv.data import load as load_data
+    from leanconv.errors import UserError
+    from leanconv.measurement import measure
+    from leanconv.models import create_model, list_models
+    from leanconv.training import evaluate, load_recipe, train
+
+_HOMES = {
+    "UserError": ("leanconv.errors", "UserError"),
+    "compare": ("leanconv.comparison", "compare"),
+    "create_model": ("leanconv.models", "create_model"),
+    "evaluate": ("leanconv.training", "evaluate"),
+    "list_models": ("leanconv.models", "list_models"),
+    "load_data": ("leanconv.data", "load"),
+    "load_recipe": ("leanconv.training", "load_recipe"),
+    "measure": ("leanconv.measurement", "measure"),
+    "train": ("leanconv.training", "train"),
+}
+
+__all__ = [
+    "UserError",
+    "compare",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load_data",
+    "load_recipe",
+    "measure",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'leanconv' has no attribute {name!r}")
+    home, attribute = _HOMES[name]
+    value = getattr(import_module(home), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,117 @@
+"""The frame every network here shares: a stem, stages that lower the resolution, and a head."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int | tuple[int, int] = 1,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    activation: Callable[[], nn.Module] | None = nn.ReLU,
+) -> nn.Sequential:
+    """Return a centred, bias-free convolution, batch norm and (unless ``None``) an activation."""
+    kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False),
+        nn.BatchNorm2d(out_channels),
+    ]
+    return nn.Sequential(*layers, *([activation()] if activation else []))
+
+
+def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Return the usual shortcut: identity where shapes agree, else a strided 1x1 convolution and batch norm."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return conv_norm(in_channels, out_channels, 1, stride, activation=None)
+
+
+def make_stages(
+    block: Callable[[int, int, int], nn.Module],
+    in_channels: int,
+    depths: Sequence[int],
+    planes: Sequence[int],
+    strides: Sequence[int],
+) -> list[nn.Sequential]:
+    """Return one stage of blocks for each depth; the first block of a stage carries its stride.
+
+    Args:
+        block: Called as ``block(in_channels, planes, stride)``; its attribute ``out_channels`` says what it writes.
+        in_channels: Channels of the stem.
+        depths: Blocks a stage.
+        planes: Inner width a stage.
+        strides: Stride a stage.
+    """
+    stages = []
+    for depth, width, stride in zip(depths, planes, strides, strict=True):
+        blocks: list[nn.Module] = []
+        for index in range(depth):
+            blocks.append(block(in_channels, width, stride if index == 0 else 1))
+            in_channels = int(getattr(blocks[-1], "out_channels"))  # noqa: B009 - nn.Module types any attribute
+        stages.append(nn.Sequential(*blocks))
+    return stages
+
+
+class Classifier(nn.Module):
+    """Global average pooling, dropout and one linear layer.
+
+    Args:
+        in_channels: Channels of the last stage.
+        num_classes: Outputs.
+        dropout: Probability of zeroing a pooled feature while training.
+        bias: Whether the linear layer has one.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.0, bias: bool = True) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.fc = nn.Linear(in_channels, num_classes, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, C, H, W)`` to ``(N, num_classes)``."""
+        logits: Tensor = self.fc(self.dropout(self.pool(x).flatten(1)))
+        return logits
+
+
+class ConvNet(nn.Module):
+    """Stem, stages, head.
+
+    Args:
+        stem: From the image to the first stage.
+        stages: Each may lower the resolution.
+        head: From the last stage's output to the result; unused with ``features_only``.
+        features_only: Return the list of stage outputs instead, for detectors and segmenters.
+
+    Attributes:
+        input_size: Channels, height and width of the images it was designed for.
+        config: Name and arguments that make ``create_model`` build it again.
+    """
+
+    input_size: tuple[int, int, int]
+    config: dict[str, Any]
+
+    def __init__(
+        self, stem: nn.Module, stages: Iterable[nn.Module], head: nn.Module, *, features_only: bool = False
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stages = nn.Sequential(*stages)
+        self.features_only = features_only
+        if not features_only:
+            self.head = head
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Map images ``(N, in_channels, H, W)`` to logits, or to the list of stage outputs, finest first."""
+        x = self.stem(x)
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features if self.features_only else self.head(x)
