@@ -25,14 +25,20 @@ def test_counts_are_the_published_ones(golden: dict) -> None:
     assert counter.get_total_flops() == 2 * golden["macs"]
 
 
-def narrow(name: str, **options: object) -> torch.nn.Module:
-    return create_model(name, base_width=4, num_classes=7, **options)
+def small(name: str, **options: object) -> torch.nn.Module:
+    return create_model(name, **{"num_classes": 7, **MODELS[name].small, **options})
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if "26" in name or name == "resnet20_cifar"])
+def tiny_input(name: str, in_channels: int, batch: int = 3) -> torch.Tensor:
+    """The smallest images of the family that still leave more than one sample for batch norm."""
+    size = [min(side, 64) for side in MODELS[name].input_size[1:]]
+    return torch.randn(batch, in_channels, *size)
+
+
+@pytest.mark.parametrize("name", list(MODELS))
 def test_gradients_reach_every_parameter(name: str) -> None:
-    model = narrow(name, in_channels=1)
-    logits = model(torch.randn(3, 1, 16, 20))
+    model = small(name, in_channels=2)
+    logits = model(tiny_input(name, 2))
     assert logits.shape == (3, 7)
     torch.nn.functional.cross_entropy(logits, torch.tensor([0, 3, 6])).backward()
     for key, parameter in model.named_parameters():
@@ -51,13 +57,22 @@ def test_rebuilds_from_its_config(name: str) -> None:
     assert model.input_size[0] == 2
 
 
-@pytest.mark.parametrize(
-    "name", ["ran26", "resnet26_cifar", "mobilenet26_cifar", "squeezenext26_cifar", "resnet20_cifar"]
-)
+@pytest.mark.parametrize("name", list(MODELS))
 def test_features_are_the_stage_outputs(name: str) -> None:
     with torch.device("meta"):
-        features = narrow(name, features_only=True)(torch.empty(2, 3, 32, 32))
-    assert [feature.shape[-1] for feature in features] == [32, 16, 8, 4][: len(features)]
+        images = torch.empty(2, *MODELS[name].input_size)
+        features = create_model(name, features_only=True).eval()(images)
+        whole = create_model(name).eval()
+        assert whole(images).shape == (2, MODELS[name].num_classes)
+    assert len(features) == len(whole.stages)
+    sides = [feature.shape[-1] for feature in features]
+    assert sides == sorted(sides, reverse=True)
+
+
+def test_images_below_the_stride_are_refused_at_construction() -> None:
+    assert create_model("ran26", image_size=(8, 12), base_width=4).input_size == (3, 8, 12)
+    with pytest.raises(UserError, match="at least 8 pixels"):
+        create_model("ran26", image_size=(32, 7), base_width=4)
 
 
 def test_unknown_names_and_values_are_answered_with_what_would_work() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from leanconv.models.convnet import Classifier, ConvNet, conv_norm, make_stages, projection
-from leanconv.models.zoo import register_model
+from leanconv.models.zoo import Source, register_model
 from leanconv.ops.axial import AxialConv2d
 
 #: Blocks a stage of the 26- to 152-layer networks; the comparison networks of the paper share them.
@@ -23,7 +23,16 @@ DEPTHS: dict[int, tuple[int, int, int, int]] = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-PAPER = "Shahadat and Maida 2023, arXiv 2301.04631"
+SOURCE = Source(
+    "Shahadat and Maida 2023, arXiv 2301.04631",
+    certain="widths, depths, expansion 2, depthwise pair, no further pointwise convolution",
+    chosen="kernel 3, batch norm inside each residual, no activation between the axes, striding by average pooling",
+)
+FULL_SOURCE = Source(
+    "Shahadat and Maida 2023, arXiv 2301.04631v1",
+    certain="full 1-D convolutions, a residual around each; 49 % fewer parameters than ResNet-26",
+    chosen=SOURCE.chosen,
+)
 
 
 class RANBlock(nn.Module):
@@ -125,9 +134,22 @@ class RAN(ConvNet):
 
 
 for _depth, _blocks in DEPTHS.items():
-    register_model(f"ran{_depth}", RAN, paper=PAPER, depths=_blocks)
-    register_model(f"axial{_depth}", RAN, paper=PAPER, depths=_blocks, inner_residual=False)
-    register_model(f"ran{_depth}_full", RAN, paper=f"{PAPER}v1", depths=_blocks, depthwise=False)
-    register_model(
-        f"axial{_depth}_full", RAN, paper=f"{PAPER}v1", depths=_blocks, depthwise=False, inner_residual=False
-    )
+    for _prefix, _residual in (("ran", True), ("axial", False)):
+        register_model(
+            f"{_prefix}{_depth}",
+            RAN,
+            SOURCE,
+            published="77 % / 75 % fewer than ResNet" if _residual else "",
+            small={"base_width": 4},
+            depths=_blocks,
+            inner_residual=_residual,
+        )
+        register_model(
+            f"{_prefix}{_depth}_full",
+            RAN,
+            FULL_SOURCE,
+            small={"base_width": 4},
+            depths=_blocks,
+            depthwise=False,
+            inner_residual=_residual,
+        )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from leanconv.errors import UserError
 from leanconv.models.convnet import Classifier, ConvNet, conv_norm, make_stages, projection
 from leanconv.models.ran import DEPTHS
-from leanconv.models.zoo import register_model
+from leanconv.models.zoo import Source, register_model
 
 
 class PaddedShortcut(nn.Module):
@@ -243,17 +243,26 @@ class BottleneckCifarResNet(ResNet):
         )
 
 
-for _depth in (20, 32, 44, 56, 110):
+_HE = Source(
+    "He et al. 2015, arXiv 1512.03385, section 4.2",
+    certain="everything but the split of the padded channels",
+    chosen="half of the padded channels on each side, as the released weights have it",
+)
+for _depth, _published in {20: "0.27 M", 32: "0.46 M", 44: "0.66 M", 56: "0.85 M", 110: "1.7 M"}.items():
     register_model(
-        f"resnet{_depth}_cifar",
-        CifarResNet,
-        paper="He et al. 2015, arXiv 1512.03385, section 4.2",
-        depth=_depth,
+        f"resnet{_depth}_cifar", CifarResNet, _HE, published=_published, small={"base_width": 4}, depth=_depth
     )
+_BASELINE = Source(
+    "He et al. 2015, arXiv 1512.03385; widths of arXiv 2301.04631",
+    certain="all: eleven published sizes are reproduced",
+)
+_PUBLISHED = {26: "41 M / 2.6 G", 35: "58 M / 3.3 G", 50: "83 M / 4.6 G", 101: "149 M / 8.8 G", 152: "204 M / 13.1 G"}
 for _depth, _blocks in DEPTHS.items():
     register_model(
         f"resnet{_depth}_cifar",
         BottleneckCifarResNet,
-        paper="He et al. 2015, arXiv 1512.03385; widths of arXiv 2301.04631",
+        _BASELINE,
+        published=_PUBLISHED[_depth],
+        small={"base_width": 4},
         depths=_blocks,
     )

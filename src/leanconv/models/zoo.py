@@ -1,14 +1,30 @@
 """Names for networks: registration, listing and building."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from leanconv.errors import UserError, nearest
 from leanconv.registry import Registry
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a network comes from, for messages and the documentation table.
+
+    Attributes:
+        paper: Authors, year and arXiv number.
+        certain: What the paper or its authors' code settles.
+        chosen: Our reading of what they leave open; empty where nothing is.
+    """
+
+    paper: str
+    certain: str
+    chosen: str = ""
 
 
 @dataclass(frozen=True)
@@ -17,17 +33,21 @@ class ModelEntry:
 
     Attributes:
         build: Called with keyword arguments only; ``num_classes`` and ``in_channels`` always among them.
-        defaults: Arguments that make this member of its family.
-        paper: Authors, year and arXiv number.
-        input_size: Channels, height and width of the images it was designed for.
+        source: The paper, and what of the network is certain or chosen.
+        published: Parameters and MACs as the source prints them, if it does.
+        input_size: Channels, height and width of the images it was designed for (channels and length in 1-D).
         num_classes: Classes of the data set it was designed for.
+        small: Arguments that make a small member of the family, for trials and tests.
+        defaults: Arguments that make this member of its family.
     """
 
     build: Callable[..., nn.Module]
-    defaults: dict[str, Any]
-    paper: str
-    input_size: tuple[int, int, int]
-    num_classes: int
+    source: Source
+    published: str = ""
+    input_size: tuple[int, ...] = (3, 32, 32)
+    num_classes: int = 10
+    small: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 MODELS: Registry[ModelEntry] = Registry("model")
@@ -36,14 +56,16 @@ MODELS: Registry[ModelEntry] = Registry("model")
 def register_model(
     name: str,
     build: Callable[..., nn.Module],
+    source: Source,
     *,
-    paper: str,
-    input_size: tuple[int, int, int] = (3, 32, 32),
+    published: str = "",
+    input_size: tuple[int, ...] = (3, 32, 32),
     num_classes: int = 10,
+    small: Mapping[str, Any] | None = None,
     **defaults: Any,
 ) -> None:
-    """Add a network to the zoo under ``name``; ``defaults`` are passed to ``build``."""
-    MODELS.register(ModelEntry(build, defaults, paper, input_size, num_classes), name)
+    """Add a network to the zoo; the arguments are those of :class:`ModelEntry`, ``defaults`` go to ``build``."""
+    MODELS.register(ModelEntry(build, source, published, input_size, num_classes, small or {}, defaults), name)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -56,13 +78,22 @@ def list_models(pattern: str = "*") -> list[str]:
     return MODELS.names(pattern)
 
 
-def create_model(name: str, *, num_classes: int | None = None, in_channels: int = 3, **options: Any) -> nn.Module:
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    image_size: tuple[int, ...] | None = None,
+    **options: Any,
+) -> nn.Module:
     """Build a network by name, with fresh weights.
 
     Args:
         name: One of :func:`list_models`.
         num_classes: Outputs; by default those of the data set the network was designed for.
         in_channels: Channels of the images.
+        image_size: Height and width of the images it will see, to have them checked now; by default the size it
+            was designed for.
         **options: Other arguments of the network's class, such as ``base_width`` or ``features_only``.
 
     Returns:
@@ -70,22 +101,37 @@ def create_model(name: str, *, num_classes: int | None = None, in_channels: int 
         arguments from which ``create_model(config["name"], **config["kwargs"])`` builds it again.
 
     Raises:
-        UserError: The name or an option is unknown (near names are suggested), or a value is out of range.
+        UserError: The name or an option is unknown (near names are suggested), a value is out of range, or the
+            images are smaller than the network's stride.
     """
     entry = MODELS[name]
     accepted = [p for p in inspect.signature(entry.build).parameters if p != "self"]
     for option in options:
         if option not in accepted:
             raise UserError(f"Model {name!r} has no option `{option}`: {nearest(option, accepted)}")
-    kwargs = {
-        "num_classes": entry.num_classes if num_classes is None else num_classes,
-        "in_channels": in_channels,
-    }
+    kwargs = {"num_classes": entry.num_classes if num_classes is None else num_classes, "in_channels": in_channels}
     for option, value in {**kwargs, **options}.items():
         if option in {"num_classes", "in_channels", "base_width"} and (not isinstance(value, int) or value < 1):
             raise UserError(f"`{option}` must be a positive integer, got {value!r}.")
+    if image_size is not None:
+        _check_image_size(name, entry, {**entry.defaults, **options}, image_size)
     model: Any = entry.build(**{**entry.defaults, **kwargs, **options})
-    model.input_size = (in_channels, *entry.input_size[1:])
+    model.input_size = (in_channels, *(image_size or entry.input_size[1:]))
     model.config = {"name": name, "kwargs": {**kwargs, **options}}
     built: nn.Module = model
     return built
+
+
+def _check_image_size(name: str, entry: ModelEntry, options: dict[str, Any], image_size: tuple[int, ...]) -> None:
+    """Refuse images below the network's stride, found by tracing shapes of the design size without any compute."""
+    if "features_only" not in inspect.signature(entry.build).parameters:
+        return
+    with torch.device("meta"):
+        network = entry.build(**{**options, "features_only": True}).eval()
+        last = network(torch.empty(1, *entry.input_size))[-1]
+    stride = max(-(-size // out) for size, out in zip(entry.input_size[1:], last.shape[2:], strict=True))
+    if min(image_size) < stride:
+        raise UserError(
+            f"`image_size` {tuple(image_size)} is smaller than the stride {stride} of {name!r}; "
+            f"images of at least {stride} pixels a side would work."
+        )
