@@ -1,8 +1,9 @@
 """Training and evaluation of networks."""
 
 from leanconv.training.evaluation import evaluate
-from leanconv.training.loop import TrainResult, train
+from leanconv.training.loop import train
 from leanconv.training.recipe import Recipe, load_recipe
+from leanconv.training.result import TrainResult
 from leanconv.training.tasks import Classify, Task
 from leanconv.training.weights import load_weights
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from leanconv.errors import UserError, nearest
 
-LOG = "log.jsonl"
+LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 KINDS = ("jsonl", "tensorboard")
 
 
@@ -40,7 +40,7 @@ class Logs:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 raise UserError('Training needs the "train" extra: pip install "leanconv[train]"') from None
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+            self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1 if step else None)
 
     def write(self, event: str, row: dict[str, Any]) -> None:
         """Log a row of numbers.
@@ -54,7 +54,7 @@ class Logs:
             self._rows.flush()
         if self._board:
             for name, value in row.items():
-                if name != "step":
+                if name not in ("step", "epoch"):
                     self._board.add_scalar(f"{event}/{name}", value, row["step"])
 
     def close(self) -> None:

@@ -2,11 +2,9 @@
 
 import dataclasses
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +19,12 @@ from leanconv.errors import UserError, nearest
 from leanconv.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
 from leanconv.training.ema import averaged
 from leanconv.training.evaluation import evaluate_batches
-from leanconv.training.logs import LOG, Logs
+from leanconv.training.folder import clear, data_identity, make_folder, refuse_finished_work, refuse_other_run
+from leanconv.training.logs import Logs
 from leanconv.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from leanconv.training.progress import Reporter
 from leanconv.training.recipe import Recipe
+from leanconv.training.result import Row, TrainResult
 from leanconv.training.schedule import learning_rate
 from leanconv.training.sync_batchnorm import synchronised_batch_norm
 from leanconv.training.tasks import Classify, Task
@@ -32,33 +32,6 @@ from leanconv.training.weights import evaluated_weights, fill, refuse_other_mode
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-Row = dict[str, Any]
-"""One finished epoch: ``epoch``, ``step``, ``lr``, ``train_loss``, ``test_…``, ``seconds``, …"""
-
-
-@dataclass
-class TrainResult:
-    """What training gives.
-
-    Attributes:
-        model: The trained network in evaluation mode, with the weights of the last epoch (the averaged ones
-            if the recipe averages).
-        history: One row for each epoch: ``epoch`` (from 1), ``step``, ``lr``, ``train_loss``,
-            ``images_per_second`` and ``seconds`` of its training part, and after an evaluation ``test_loss``,
-            ``test_top1``, … over every test image.
-        best: The row of the best evaluation; the earliest of equals.
-        last: The row of the last epoch.
-        recipe: How it was trained.
-        output_dir: Where checkpoints and logs lie, if they were written.
-    """
-
-    model: nn.Module = field(repr=False)
-    history: list[Row] = field(repr=False)
-    best: Row
-    last: Row
-    recipe: Recipe
-    output_dir: Path | None
 
 
 def train(
@@ -160,7 +133,7 @@ class _Run:
     def train(self, log: Sequence[str], progress: bool, on_progress: Callable[[Row], None] | None) -> TrainResult:
         """Train the epochs that are left."""
         if self.folder and self.main:
-            _make_folder(self.folder)
+            make_folder(self.folder)
         logs = Logs(self.folder, log, self.step) if self.folder else None
         reporter = Reporter(self.recipe.epochs, len(self.train_batches), self.global_batch, enabled=progress)
         try:
@@ -168,6 +141,8 @@ class _Run:
                 row = self._train_epoch(epoch, reporter, logs)
                 if (epoch + 1) % self.recipe.evaluate_every == 0 or epoch + 1 == self.recipe.epochs:
                     row |= self._evaluate()
+                if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
+                    raise self._diverged(f"A weight is not finite after step {self.step}")
                 self.history.append(row)
                 self._save()
                 if logs:
@@ -185,8 +160,9 @@ class _Run:
                 logs.close()
         if self.ema:
             self.model.load_state_dict(evaluated_weights({}, self.ema.state_dict()))
-        best = self.best
-        assert best is not None
+        if self.best is None:  # it was stopped before its first evaluation, and no epoch was left to train
+            self.history[-1] |= self._evaluate()
+        best = self.best or self.history[-1]
         return TrainResult(self.model.eval(), self.history, best, self.history[-1], self.recipe, self.folder)
 
     def _train_epoch(self, epoch: int, reporter: Reporter, logs: Logs | None) -> Row:
@@ -282,14 +258,12 @@ class _Run:
         """Write the checkpoint of the epoch just finished, from the first process."""
         if not (self.folder and self.main):
             return
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
-            raise self._diverged(f"A weight is not finite after step {self.step}")
         checkpoint = Checkpoint(
             epoch=len(self.history),
             step=self.step,
             recipe=self.recipe.to_dict(),
             config=getattr(self.model, "config", None),
-            data=_identity(self.data),
+            data=data_identity(self.data),
             history=self.history,
             model=self.model.state_dict(),
             ema=self.ema.state_dict() if self.ema else {},
@@ -308,32 +282,22 @@ class _Run:
             return
         last = self.folder / LAST
         if not resume:
-            self._clear(overwrite)
+            if not overwrite:
+                refuse_finished_work(self.folder)
+            self.accelerator.wait_for_everyone()
+            if overwrite and self.main:
+                clear(self.folder)
             return
         if not last.exists():
             return
         checkpoint = load_checkpoint(last)
         refuse_other_model(self.model, checkpoint.config, last, whole=True)
-        _refuse_other_run(checkpoint, self.recipe, self.data, last)
+        refuse_other_run(checkpoint, self.recipe, self.data, last)
         fill(self.model, checkpoint.model, last)
         if self.ema:
             self.ema.load_state_dict(checkpoint.ema)
         restore_optimizer(self.model, self.optimizer, checkpoint.optimizer)
         self.history, self.step = checkpoint.history, checkpoint.step
-
-    def _clear(self, overwrite: bool) -> None:
-        """Remove an earlier run from the folder if that is allowed."""
-        assert self.folder is not None
-        if (self.folder / LAST).exists() and not overwrite:
-            raise UserError(
-                f"Folder {self.folder} already holds a run: continue it with resume=True, replace it with "
-                "overwrite=True, or choose another output_dir."
-            )
-        self.accelerator.wait_for_everyone()
-        if self.main and overwrite:
-            for name in (LAST, BEST, LOG):
-                (self.folder / name).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
 
     def _farewell(self) -> str:
         where = f"Interrupted in epoch {len(self.history) + 1}"
@@ -369,40 +333,3 @@ def _seed(seed: int, epoch: int, rank: int) -> None:
     """Make what the network draws (dropout) a function of the epoch, so that no generator needs saving."""
     state = np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]))
-
-
-def _identity(data: ImageData) -> dict[str, Any]:
-    return {"name": data.name, "classes": list(data.classes), "images": len(data.train)}
-
-
-HOW_NOT_WHAT = ("epochs", "accumulate", "precision", "channels_last", "compile", "evaluate_every", "log_every")
-"""Recipe values that may change when a run is resumed."""
-
-
-def _refuse_other_run(checkpoint: Checkpoint, recipe: Recipe, data: ImageData, path: Path) -> None:
-    """Raise if the run in a checkpoint is not the one that is asked for."""
-    own = _identity(data)
-    if checkpoint.data != own:
-        raise UserError(
-            f"Checkpoint {path} was trained on {_data_described(checkpoint.data)} and the data is "
-            f"{_data_described(own)}."
-        )
-    wanted = recipe.to_dict()
-    for name, value in wanted.items():
-        before = checkpoint.recipe.get(name)
-        if name not in HOW_NOT_WHAT and before != value:
-            raise UserError(
-                f"Checkpoint {path} was trained with {name}={before!r} and the recipe says {name}={value!r}: "
-                "resume with the same recipe, or start afresh in another output_dir."
-            )
-
-
-def _data_described(identity: dict[str, Any]) -> str:
-    return f"{identity['name']} ({identity['images']} images of {len(identity['classes'])} classes)"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output_dir={str(folder)!r} cannot be created: {error.strerror}.") from None

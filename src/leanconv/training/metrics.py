@@ -1,5 +1,6 @@
 """Metrics as sums over the images of a batch, so that any split into batches and processes agrees."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,7 +12,7 @@ def classification_sums(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         logits: Scores of shape (N, classes).
         targets: Class indices of shape (N,).
     """
-    logits = logits.float()
+    logits = at_least_float32(logits)
     sums = {
         "loss": F.cross_entropy(logits, targets, reduction="sum").double(),
         "top1": (logits.argmax(1) == targets).sum().double(),
@@ -20,6 +21,11 @@ def classification_sums(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         top5 = logits.topk(5, dim=1).indices
         sums["top5"] = (top5 == targets[:, None]).sum().double()
     return sums
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Return ``values`` in float32 if autocast left them in a type too coarse to sum."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def add_sums(total: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:

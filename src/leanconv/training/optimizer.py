@@ -42,7 +42,7 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
     for key, value in tensors.items():
         name, entry = key.rsplit("/", 1)
         parameter = parameters[name]
-        if value.shape == parameter.shape:
+        if entry != "step":
             # The strides of the parameter (NHWC perhaps) select the kernel, and with it the last bit.
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         optimizer.state[parameter][entry] = value

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -52,7 +53,8 @@ class SynchronisedBatchNorm(_BatchNorm):
         out = centred * scale.view(shape)
         if self.affine:
             out = out + self.bias.view(shape)
-        return out.to(input.dtype)
+        result: Tensor = out.to(input.dtype)
+        return result
 
     def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
         """Update the running statistics; the variance is the unbiased one, as everywhere in torch."""

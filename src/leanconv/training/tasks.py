@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from leanconv.data.splits import ImageData
 from leanconv.errors import UserError
-from leanconv.training.metrics import classification_sums
+from leanconv.training.metrics import at_least_float32, classification_sums
 
 
 class Task(Protocol):
@@ -76,7 +76,8 @@ class Classify:
 
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy of a batch."""
-        return F.cross_entropy(model(inputs).float(), targets, label_smoothing=self.label_smoothing)
+        scores = at_least_float32(model(inputs))
+        return F.cross_entropy(scores, targets, label_smoothing=self.label_smoothing)
 
     def sums(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return loss and hits summed over a batch."""

@@ -33,7 +33,8 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         refuse_other_model(model, checkpoint.config, Path(path), whole=False)
         tensors = evaluated_weights(checkpoint.model, checkpoint.ema)
     for wrapper in ("_orig_mod.", "module."):
-        tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
+        if all(name.startswith(wrapper) for name in tensors):
+            tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
     fill(model, tensors, Path(path))
     return model
 
@@ -49,14 +50,15 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     difference = state_difference(model, tensors)
     if difference:
         raise UserError(f"The weights in {path} do not fit the model: {difference}.")
-    model.load_state_dict(tensors)
+    model.load_state_dict(tensors, strict=False)
 
 
 def state_difference(model: nn.Module, tensors: dict[str, Tensor]) -> str | None:
     """Return a clause naming the first difference in names or shapes, or None if there is none."""
     state = model.state_dict()
     shapes = [name for name in state if name in tensors and state[name].shape != tensors[name].shape]
-    missing = [name for name in state if name not in tensors]
+    # Files older than that counter, which only batch norm without a momentum reads, are common.
+    missing = [name for name in state if name not in tensors and not name.endswith("num_batches_tracked")]
     unknown = [name for name in tensors if name not in state]
     clauses = []
     if shapes:

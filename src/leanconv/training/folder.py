@@ -1,0 +1,67 @@
+"""The folder of a run: what may be started, continued or replaced in it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from leanconv.data.splits import ImageData
+from leanconv.errors import UserError
+from leanconv.training.checkpoint import BEST, LAST, Checkpoint
+from leanconv.training.logs import LOG, TENSORBOARD
+from leanconv.training.recipe import Recipe
+
+HOW_NOT_WHAT = ("epochs", "accumulate", "precision", "channels_last", "compile", "evaluate_every", "log_every")
+"""Recipe values that may change when a run is continued: they say how far or how fast, not what is trained."""
+
+
+def data_identity(data: ImageData) -> dict[str, Any]:
+    """Return what a checkpoint keeps of the data it was trained on."""
+    return {"name": data.name, "classes": list(data.classes), "images": len(data.train)}
+
+
+def make_folder(folder: Path) -> None:
+    """Create the folder and its parents.
+
+    Raises:
+        UserError: It cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output_dir={str(folder)!r} cannot be created: {error.strerror}.") from None
+
+
+def refuse_finished_work(folder: Path) -> None:
+    """Raise if the folder holds a run, which a fresh one would destroy."""
+    if (folder / LAST).exists():
+        raise UserError(
+            f"Folder {folder} already holds a run: continue it with resume=True, replace it with overwrite=True, "
+            "or choose another output_dir."
+        )
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run wrote, and nothing else."""
+    for name in (LAST, BEST, LOG):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+
+
+def refuse_other_run(checkpoint: Checkpoint, recipe: Recipe, data: ImageData, path: Path) -> None:
+    """Raise if the run in a checkpoint was trained on other data or by another recipe."""
+    own = data_identity(data)
+    if checkpoint.data != own:
+        raise UserError(
+            f"Checkpoint {path} was trained on {_described(checkpoint.data)} and the data is {_described(own)}."
+        )
+    for name, value in recipe.to_dict().items():
+        before = checkpoint.recipe.get(name)
+        if name not in HOW_NOT_WHAT and before != value:
+            raise UserError(
+                f"Checkpoint {path} was trained with {name}={before!r} and the recipe says {name}={value!r}: "
+                "resume with the same recipe, or start afresh in another output_dir."
+            )
+
+
+def _described(identity: dict[str, Any]) -> str:
+    return f"{identity['name']} ({identity['images']} images of {len(identity['classes'])} classes)"
