@@ -111,12 +111,13 @@ class Batches:
         if number < 0:
             raise UserError(f"epoch={number} is negative: epochs are counted from 0.")
         picks = self._picks(number)
-        channels_mean, channels_std = self._constants()
+        mean, std = self._constants()
         read = self.split.read(picks, self.device, self.augment.crop_area)
-        for (_, draws), (images, labels) in zip(picks, read, strict=True):
-            on_device = draws.to(self.device)
-            moved = self.augment.move(images, on_device)
-            yield self.augment.erase(normalise(moved, channels_mean, channels_std), on_device), labels
+        # One transfer an epoch instead of one a batch.
+        every = torch.cat([draws for _, draws in picks]).to(self.device).split([len(draws) for _, draws in picks])
+        for draws, (images, labels) in zip(every, read, strict=True):
+            moved = self.augment.move(images, draws)
+            yield self.augment.erase(normalise(moved, mean, std), draws), labels
 
     def _picks(self, number: int) -> list[Pick]:
         """Return rows and uniform numbers of this process's part of every batch."""

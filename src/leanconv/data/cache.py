@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import tempfile
+import uuid
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -42,13 +42,12 @@ def write_cached(path: Path, images: Tensor) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
         try:
             save_file({"images": images}, temporary, {"format": _FORMAT, "digest": _digest(images)})
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except (OSError, SafetensorError) as error:
         raise UserError(

@@ -53,11 +53,13 @@ def native_form(images: Images, index: int) -> tuple[tuple[int, int], int]:
 
 
 def _loaded(images: Images, index: int) -> "Image.Image":
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         image = images.open(index)
         image.load()
+    except UnidentifiedImageError as error:
+        raise UserError(f"{images.where(index)} is not an image of a known format.") from error
     # Pillow's decoders raise many kinds of exceptions on broken files; to the user they are all one.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(f"{images.where(index)} is not a readable image: {error}.") from error

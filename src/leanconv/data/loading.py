@@ -11,7 +11,7 @@ from leanconv.data.decoding import native_form
 from leanconv.data.digits import read_digits
 from leanconv.data.folders import read_folder
 from leanconv.data.known import DATA_SETS, KnownSet
-from leanconv.data.sources import Images, Source, set_aside
+from leanconv.data.sources import Images, Labelled, Source, set_aside
 from leanconv.data.splits import ImageData, Split
 from leanconv.data.streaming import StreamSplit, default_workers
 from leanconv.data.tables import TableLayout, parquet_files, read_hub, read_parquet
@@ -22,7 +22,7 @@ IN_MEMORY_BYTES = 2 * 2**30
 IN_MEMORY_SIDE = 96
 """… if they are at most this high and wide; larger ones are cropped and resampled from the originals."""
 PHOTO_SIZE = 224
-"""Height and width that images of different sizes are given."""
+"""Height and width that larger images, and images of different sizes, are given."""
 PHOTO_CENTRE = 224 / 256
 """Part of a streamed photo, by its shorter side, that is tested on."""
 
@@ -50,7 +50,8 @@ def load(
         name_or_path: A short name (``list_data_sets()``); ``owner/name`` or ``owner/name:config`` on the Hugging
             Face hub; or a folder: of class folders, of ``train`` and ``test`` (or ``val``, ``valid``,
             ``validation``) with class folders, or of ``train*.parquet`` and ``test*.parquet``.
-        image_size: Height and width in pixels; by default those of the images, or 224x224 if they differ.
+        image_size: Height and width in pixels; by default those of the images, and if they differ or are above
+            224, a square of at most 224.
         channels: 1 (grey) or 3 (RGB); by default those of the first image.
         folder: A local copy of the files of a data set with a short name.
         split_names: Splits to train and to test on, ``(train, None)`` to set a fifth of the former aside.
@@ -84,9 +85,7 @@ def load(
         raise UserError(f"folder={str(folder)!r} goes with one of the names {', '.join(DATA_SETS.names())} only.")
     layout = _layout(known, split_names, image_column, label_column)
     source = _open(name, known, Path(folder) if folder is not None else None, layout)
-    train, test = source.train, source.test
-    if test is None:
-        train, test = set_aside(train, seed)
+    train, test = _train_and_test(source, name, seed)
 
     size, native_channels = _form(train.images)
     if image_size is None and known is not None:
@@ -94,23 +93,20 @@ def load(
     if image_size is not None:
         size = _pair(image_size)
     channels = channels or (len(known.mean) if known else native_channels)
-    decoded_bytes = (len(train.labels) + len(test.labels)) * channels * size[0] * size[1]
     if streaming is None:
-        streaming = decoded_bytes > IN_MEMORY_BYTES or max(size) > IN_MEMORY_SIDE
-    streams = [
-        StreamSplit(
-            split.images,
-            split.labels,
+        pixels = (len(train.labels) + len(test.labels)) * size[0] * size[1]
+        streaming = max(size) > IN_MEMORY_SIDE or pixels * channels > IN_MEMORY_BYTES
+    splits: list[Split] = []
+    for labelled in (train, test):
+        stream = StreamSplit(
+            labelled.images,
+            labelled.labels,
             size,
             channels,
             centre=PHOTO_CENTRE if streaming else 1.0,
             workers=default_workers() if workers is None else workers,
         )
-        for split in (train, test)
-    ]
-    splits: list[Split] = [*streams]
-    if not streaming:
-        splits = [in_memory(stream, cache_folder(cache_dir)) for stream in streams]
+        splits.append(stream if streaming else in_memory(stream, cache_folder(cache_dir)))
     if known is not None and len(known.mean) == channels:
         mean, std = known.mean, known.std
     else:
@@ -137,10 +133,8 @@ def _open(name: str, known: KnownSet | None, folder: Path | None, layout: TableL
     """Find the images that a name, or a folder in its place, stands for."""
     if folder is not None or (known is None and Path(name).expanduser().exists()):
         return _open_folder((folder or Path(name)).expanduser(), layout)
-    if name == "digits":
-        return read_digits()
-    if known is not None and known.repo is not None:
-        return read_hub(known.repo, None, known.data_files, layout)
+    if known is not None:
+        return read_hub(known.repo, None, known.data_files, layout) if known.repo else read_digits()
     if re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) and not name.startswith("."):
         repo, _, config = name.partition(":")
         return read_hub(repo, config or None, None, layout)
@@ -150,6 +144,17 @@ def _open(name: str, known: KnownSet | None, folder: Path | None, layout: TableL
         f"Unknown data set {name!r}: {nearest(name, DATA_SETS)} (the path of a folder of images and owner/name on the "
         "Hugging Face hub work too)"
     )
+
+
+def _train_and_test(source: Source, name: str, seed: int) -> tuple[Labelled, Labelled]:
+    if len(source.classes) < 2:
+        raise UserError(f"The data set {name} has {len(source.classes)} classes: give one of at least two.")
+    for split, part in (("train", source.train), ("test", source.test)):
+        if part is not None and not len(part.labels):
+            raise UserError(f"The data set {name} has no images in its {split} split.")
+    if source.test is None:
+        return set_aside(source.train, seed)
+    return source.train, source.test
 
 
 def _open_folder(folder: Path, layout: TableLayout) -> Source:
@@ -173,10 +178,13 @@ def _layout(
 
 
 def _form(images: Images) -> tuple[tuple[int, int], int]:
-    """Return the size that a few images share, or that of photos, and the channels of the first."""
+    """Return the size to give images, and their channels, from a look at a few."""
     forms = [native_form(images, row) for row in sorted({len(images) * part // 16 for part in range(16)})]
     sizes = {size for size, _ in forms}
-    return sizes.pop() if len(sizes) == 1 else (PHOTO_SIZE, PHOTO_SIZE), forms[0][1]
+    if len(sizes) == 1 and max(forms[0][0]) <= PHOTO_SIZE:
+        return forms[0]
+    side = min(PHOTO_SIZE, *(min(size) for size in sizes))
+    return (side, side), forms[0][1]
 
 
 def _pair(image_size: int | tuple[int, int]) -> tuple[int, int]:

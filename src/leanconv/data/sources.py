@@ -20,6 +20,10 @@ TEST_FRACTION = 0.2
 """Part of the images set aside for testing when a set has no test split."""
 
 
+SPLITS = frozenset(("train", "test", "validation", "valid", "val"))
+"""What splits are called."""
+
+
 class Images(Protocol):
     """Encoded images by number."""
 
@@ -161,7 +165,7 @@ def _encoded(value: Any) -> bytes:
     if isinstance(value, str):
         value = Path(value).read_bytes()
     if not isinstance(value, bytes):
-        raise OSError("it is missing")
+        raise OSError("there is none")
     return value
 
 

@@ -99,9 +99,9 @@ class ArraySplit:
                 "load it with streaming=True or use crop_padding."
             )
         images, labels = self.images.to(device), self.labels.to(device)
-        for rows, _ in picks:
-            chosen = rows.to(device)
-            yield images[chosen], labels[chosen]
+        # One transfer an epoch instead of one a batch.
+        for rows in torch.cat([rows for rows, _ in picks]).to(device).split([len(rows) for rows, _ in picks]):
+            yield images[rows], labels[rows]
 
 
 @dataclass(frozen=True, eq=False)

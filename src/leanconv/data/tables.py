@@ -1,15 +1,16 @@
 """Data sets that are tables of encoded images and labels: on the Hugging Face hub, or a folder of parquet files."""
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from leanconv.data.sources import ColumnImages, Labelled, Source, choose_splits
+from leanconv.data.sources import SPLITS, ColumnImages, Labelled, Source, choose_splits
 from leanconv.errors import UserError
 
 IMAGE_COLUMNS = ("image", "img")
@@ -41,20 +42,32 @@ def read_hub(repo: str, config: str | None, data_files: Mapping[str, str] | None
 
 
 def read_parquet(folder: Path, layout: TableLayout) -> Source:
-    """Read a folder of files ``<split>-*.parquet`` or ``<split>.parquet``, in it or in its folder ``data``.
+    """Read a folder of files ``<split>*.parquet``, or of folders ``<split>`` with parquet files.
 
     Raises:
         UserError: A file is not readable, or they are not tables of images and labels.
     """
     files: dict[str, list[str]] = {}
     for path in parquet_files(folder):
-        files.setdefault(path.stem.split("-")[0], []).append(str(path))
-    return _read(f"folder {folder}", layout, "parquet", data_files=files)
+        split = path.parent.name if path.parent.name in SPLITS else re.split("[-._]", path.name)[0]
+        files.setdefault(split, []).append(str(path))
+    where = f"folder {folder}"
+    chosen = choose_splits(list(files), layout.splits, f"The {where}")
+    wanted = {split: files[split] for split in chosen if split is not None}
+    return _read(where, replace(layout, splits=chosen), "parquet", data_files=wanted)
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """Return the parquet files of a folder, or of its folder ``data``."""
-    return sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
+    """Return the parquet files of a folder, or of the folders in it (as those of the hub have them).
+
+    Raises:
+        UserError: Several folders, not named after splits, have such files.
+    """
+    files = sorted(folder.glob("*.parquet")) or sorted(folder.glob("*/*.parquet"))
+    folders = sorted({path.parent.name for path in files} - SPLITS)
+    if len(folders) > 1:
+        raise UserError(f"The folder {folder} has parquet files in {', '.join(folders)}: give one of these folders.")
+    return files
 
 
 def _read(where: str, layout: TableLayout, *arguments: Any, **keywords: Any) -> Source:
@@ -69,7 +82,7 @@ def _read(where: str, layout: TableLayout, *arguments: Any, **keywords: Any) -> 
     # What datasets and huggingface_hub raise shares no other base; a broken parquet file is among them.
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"The {where} cannot be read: {reason}") from error
+        raise UserError(f"The {where} cannot be read (a local copy works too): {reason}") from error
     train, test = choose_splits(list(tables), layout.splits, f"The {where}")
     image = _column(tables[train], layout.image_column, IMAGE_COLUMNS, "image", where)
     label = _column(tables[train], layout.label_column, LABEL_COLUMNS, "label", where)
@@ -132,5 +145,8 @@ def _numbers(table: Any, column: str, classes: Sequence[str], where: str) -> tor
     values = [-1 if value is None else value for value in values]
     for row, value in enumerate(values):
         if not 0 <= value < len(classes):
-            raise UserError(f"Row {row} of {where} has no label of its {len(classes)} classes in column {column!r}.")
+            raise UserError(
+                f"Row {row} of {where} has none of the {len(classes)} classes in column {column!r}: leave such a split "
+                "out with split_names=(train, test)."
+            )
     return torch.tensor(values, dtype=torch.int64)
