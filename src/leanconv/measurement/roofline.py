@@ -1,0 +1,126 @@
+"""What this device can do at most, and the time no network can beat there.
+
+A forward pass that multiplies ``macs`` pairs and moves ``bytes`` takes at least
+``max(2 * macs / peak, bytes / bandwidth)`` (Williams, Waterman and Patterson, "Roofline", CACM 2009).  Both ceilings
+are measured on the spot with PyTorch's own operators, so the distance to the floor is the network's, not the
+data sheet's.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+
+from leanconv.errors import UserError
+from leanconv.measurement.arguments import positive
+from leanconv.measurement.placement import checked_device, checked_dtype, cpu_threads
+from leanconv.measurement.timing import calls_for, seconds
+
+#: Every ceiling is the best of this many samples of at least this long.
+SAMPLES = 5
+LEAST_SAMPLE_S = 1e-2
+
+_SIZES = (512, 1024, 2048, 4096, 8192)
+_SMALLEST_COPY, _LARGEST_COPY = 2**16, 2**28
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The two ceilings of a device.
+
+    Attributes:
+        peak_gflops: Most floating-point operations a second in 10⁹ (two a multiply-accumulate), of a large matrix
+            product or pointwise convolution.
+        bandwidth_gbs: Most bytes read plus written a second in 10⁹, of a copy that touches ``working_set`` bytes.
+        working_set: Bytes the copy touches, source and destination together.
+        threads: CPU threads used.
+        device: Device type and index.
+        dtype: Type of the numbers.
+    """
+
+    peak_gflops: float
+    bandwidth_gbs: float
+    working_set: int
+    threads: int
+    device: str
+    dtype: str
+
+    def floor_s(self, macs: int, bytes_moved: int) -> float:
+        """Return the least seconds in which this many multiply-accumulates and bytes can be done."""
+        return max(2e-9 * macs / self.peak_gflops, 1e-9 * bytes_moved / self.bandwidth_gbs)
+
+
+def measure_roofline(
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    threads: int | None = None,
+    working_set: int = 2**26,
+) -> Roofline:
+    """Measure the ceilings of a device; once per process for the same arguments.
+
+    Args:
+        device: The device.
+        dtype: Floating-point type of the numbers.
+        threads: CPU threads that an operator may use; None leaves the setting.  It is restored afterwards.
+        working_set: Bytes that the copy behind the bandwidth should touch, rounded up to a power of two between
+            64 KiB and 256 MiB.  Small tensors stay in caches that are faster than main memory: pass what one
+            operator of the network touches.
+
+    Raises:
+        UserError: The device is absent, the type is not floating point, or a number is not positive.
+    """
+    place, kind = checked_device(device), checked_dtype(dtype)
+    assert place is not None
+    assert kind is not None
+    if place.type == "meta":
+        raise UserError("`device` 'meta' computes nothing and has no roofline; 'cpu' always works.")
+    if threads is not None:
+        positive("threads", threads)
+    rounded = 2 ** math.ceil(math.log2(positive("working_set", working_set)))
+    rounded = min(max(rounded, _SMALLEST_COPY), _LARGEST_COPY)
+    with cpu_threads(threads) as used, torch.inference_mode():
+        return Roofline(
+            peak_gflops=_peak(place, kind, used) / 1e9,
+            bandwidth_gbs=_bandwidth(place, rounded, used) / 1e9,
+            working_set=rounded,
+            threads=used,
+            device=str(place),
+            dtype=str(kind).removeprefix("torch."),
+        )
+
+
+@cache
+def _peak(device: torch.device, dtype: torch.dtype, threads: int) -> float:  # noqa: ARG001 - key of the cache
+    """Return the operations a second of the fastest product over growing sizes."""
+    best = 0.0
+    for size in _SIZES:
+        a = torch.randn(size, size, device=device).to(dtype)
+        # On CUDA, convolutions may use TF32 where matrix products do not.
+        image = a.view(1, size, 32, size // 32).contiguous(memory_format=torch.channels_last)
+        kernel = a.view(size, size, 1, 1)
+        fastest = min(
+            _least_seconds(lambda a=a: a @ a, device),  # type: ignore[misc]
+            _least_seconds(lambda image=image, kernel=kernel: F.conv2d(image, kernel), device),  # type: ignore[misc]
+        )
+        best = max(best, 2 * size**3 / fastest)
+        if fastest > LEAST_SAMPLE_S:
+            break
+    return best
+
+
+@cache
+def _bandwidth(device: torch.device, working_set: int, threads: int) -> float:  # noqa: ARG001 - key of the cache
+    """Return the bytes a second that a copy reads and writes."""
+    source = torch.ones(working_set // 2, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return working_set / _least_seconds(lambda: target.copy_(source), device)
+
+
+def _least_seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of one call in the fastest sample."""
+    calls = calls_for(call, LEAST_SAMPLE_S, device)
+    return min(seconds(call, calls, device) for _ in range(SAMPLES)) / calls
