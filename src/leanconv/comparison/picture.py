@@ -1,0 +1,223 @@
+"""The Pareto picture: accuracy against latency and against multiply-accumulates."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanconv.comparison.extra import require_plot_extra
+from leanconv.comparison.labels import place_labels
+from leanconv.comparison.pareto import pareto_front
+from leanconv.comparison.record import Comparison, Entry
+from leanconv.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette without its yellow, which is too pale for a label on white.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Wider than this between the extremes and a linear axis would crowd the small models.
+_LOG_FROM = 3.0
+PANELS = ("latency", "macs")
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a picture's ground, text and quiet lines."""
+
+    ground: str
+    text: str
+    quiet: str
+    grid: str
+
+
+LIGHT = Theme(ground="#ffffff", text="#1f2328", quiet="#6e7781", grid="#e6e8eb")
+DARK = Theme(ground="#161b22", text="#e6edf3", quiet="#8b949e", grid="#2b323b")
+
+
+def save_picture(comparison: Comparison, path: str | Path) -> Path:
+    """Write both panels side by side; the suffix picks the format (``.png``, ``.svg``, ``.pdf``).
+
+    Raises:
+        UserError: matplotlib is not installed, or the format is unknown.
+    """
+    path = Path(path)
+    figure = draw(comparison, PANELS)
+    known = figure.canvas.get_supported_filetypes()
+    kind = path.suffix.lstrip(".").lower()
+    if kind not in known:
+        raise UserError(f"path={str(path)!r} has no picture format as its suffix: use .png, .svg or .pdf.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, format=kind, dpi=160, metadata=_no_date(kind))
+    os.replace(temporary, path)
+    return path
+
+
+def svg(comparison: Comparison, panel: str, theme: Theme) -> str:
+    """Return one panel as the text of an SVG image."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    figure = draw(comparison, (panel,), theme)
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": panel}):
+        figure.savefig(buffer, format="svg", metadata=_no_date("svg"))
+    return buffer.getvalue()
+
+
+def draw(comparison: Comparison, panels: Sequence[str], theme: Theme = LIGHT) -> Figure:
+    """Return a figure with the named panels (of ``PANELS``) side by side.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    require_plot_extra()
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6 * len(panels), 4.5), layout="constrained", facecolor=theme.ground)
+    figure.set_dpi(100)
+    all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, panel in zip(all_axes, panels, strict=True):
+        _draw_panel(axes, comparison, panel, theme)
+    for axes in all_axes[1:]:
+        axes.set_ylabel("")
+    # Labels are placed last: their places depend on the final limits and layout.
+    for axes, panel in zip(all_axes, panels, strict=True):
+        _label_panel(axes, comparison, panel, theme)
+    return figure
+
+
+def _xs(comparison: Comparison, panel: str) -> list[float]:
+    if panel == "latency":
+        return [1e3 * entry.latency_s for entry in comparison.entries]
+    return [entry.macs / 1e6 for entry in comparison.entries]
+
+
+def _x_errors(entry: Entry, panel: str) -> tuple[float, float]:
+    if panel != "latency":
+        return 0.0, 0.0
+    latency = entry.latency
+    return 1e3 * (latency.median_s - latency.q25_s), 1e3 * (latency.q75_s - latency.median_s)
+
+
+def _draw_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) -> None:
+    entries = comparison.entries
+    xs = _xs(comparison, panel)
+    ys = [100 * entry.accuracy for entry in entries]
+    logarithmic = max(xs) / min(xs) > _LOG_FROM
+    if logarithmic:
+        axes.set_xscale("log")
+
+    front = pareto_front(xs, ys)
+    axes.plot(
+        [xs[index] for index in front],
+        [ys[index] for index in front],
+        drawstyle="steps-post",
+        color=theme.quiet,
+        linewidth=1.3,
+        linestyle=(0, (4, 3)),
+        zorder=1,
+        label="Pareto front",
+    )
+    for index, entry in enumerate(entries):
+        low, high = _x_errors(entry, panel)
+        color, marker = _style(index)
+        axes.errorbar(
+            xs[index],
+            ys[index],
+            xerr=[[low], [high]],
+            yerr=100 * (entry.accuracy_sd or 0.0),
+            fmt=marker,
+            color=color,
+            markersize=8,
+            markeredgecolor=theme.ground,
+            markeredgewidth=0.8,
+            elinewidth=1.2,
+            capsize=2.5,
+            zorder=3,
+        )
+    axes.margins(x=0.16, y=0.18)
+    axes.set_xlabel(_x_title(comparison, panel) + (", logarithmic" if logarithmic else ""))
+    axes.set_ylabel(_y_title(comparison))
+    _dress(axes, theme)
+    if logarithmic:
+        _plain_log_ticks(axes)
+
+
+def _style(index: int) -> tuple[str, str]:
+    return _COLORS[index % len(_COLORS)], _MARKERS[index % len(_MARKERS)]
+
+
+def _x_title(comparison: Comparison, panel: str) -> str:
+    if panel == "macs":
+        return "Multiply-accumulates an image (millions)"
+    latency = comparison.entries[0].latency
+    threads = f"{latency.threads} thread" + ("s" if latency.threads != 1 else "")
+    where = latency.device if latency.device != "cpu" else f"CPU, {threads}"
+    return f"Latency of a batch of {latency.batch} in ms ({where})"
+
+
+def _y_title(comparison: Comparison) -> str:
+    seeds = len(comparison.seeds)
+    spread = f"mean ± sd of {seeds} seeds" if seeds > 1 else "one seed"
+    return f"Test accuracy in % ({spread})"
+
+
+def _dress(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor(theme.ground)
+    axes.grid(True, which="major", color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(theme.quiet)
+    axes.tick_params(which="both", colors=theme.quiet, labelsize=9)
+    axes.xaxis.label.set(color=theme.text, fontsize=10)
+    axes.yaxis.label.set(color=theme.text, fontsize=10)
+
+
+def _plain_log_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _label_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) -> None:
+    from matplotlib.transforms import Bbox
+
+    entries = comparison.entries
+    xs = _xs(comparison, panel)
+    ys = [100 * entry.accuracy for entry in entries]
+    axes.figure.canvas.draw()
+    obstacles = []
+    for entry, x, y in zip(entries, xs, ys, strict=True):
+        low, high = _x_errors(entry, panel)
+        spread = 100 * (entry.accuracy_sd or 0.0)
+        (left, middle), (right, _) = axes.transData.transform([(x - low, y), (x + high, y)])
+        (centre, bottom), (_, top) = axes.transData.transform([(x, y - spread), (x, y + spread)])
+        obstacles.append(Bbox.from_extents(centre - 7, middle - 7, centre + 7, middle + 7))
+        obstacles.append(Bbox.from_extents(left - 2, middle - 3, right + 2, middle + 3))
+        obstacles.append(Bbox.from_extents(centre - 3, bottom - 2, centre + 3, top + 2))
+    place_labels(
+        axes,
+        [entry.model for entry in entries],
+        xs,
+        ys,
+        obstacles,
+        colors=[theme.text] * len(entries),
+        line_color=theme.quiet,
+    )
+
+
+def _no_date(kind: str) -> dict[str, Any]:
+    # The same record gives the same bytes.
+    return {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else {}
