@@ -1,9 +1,24 @@
 """The frame every network here shares: a stem, stages that lower the resolution, and a head."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
+
+from leanconv.errors import UserError
+
+#: How a network designed for photos begins: as published, or without early striding for 32-pixel images.
+Stem = Literal["imagenet", "cifar"]
+
+
+def check_stem(stem: str) -> None:
+    """Check the name of a stem.
+
+    Raises:
+        UserError: It is not one of :data:`Stem`.
+    """
+    if stem not in ("imagenet", "cifar"):
+        raise UserError(f"`stem` must be 'imagenet' or 'cifar', got {stem!r}.")
 
 
 def conv_norm(
@@ -58,6 +73,27 @@ def make_stages(
     return stages
 
 
+def make_dropout(probability: float) -> nn.Module:
+    """Return the layer that zeroes that share of its input while training.
+
+    Raises:
+        UserError: ``probability`` is not in [0, 1).
+    """
+    if not 0 <= probability < 1:
+        raise UserError(f"`dropout` must be at least 0 and below 1, got {probability}; 0.2 would work.")
+    return nn.Dropout(probability) if probability else nn.Identity()
+
+
+def he_fan_out(network: nn.Module) -> None:
+    """Draw the weights of every 2-D convolution from N(0, 2 / fan-out), as published ImageNet networks usually do.
+
+    He et al., 2015, arXiv 1502.01852, equation 14; the fan-out is ``k² out_channels``, whatever the groups.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
 class Classifier(nn.Module):
     """Global average pooling, dropout and one linear layer.
 
@@ -66,12 +102,15 @@ class Classifier(nn.Module):
         num_classes: Outputs.
         dropout: Probability of zeroing a pooled feature while training.
         bias: Whether the linear layer has one.
+
+    Raises:
+        UserError: ``dropout`` is not in [0, 1).
     """
 
     def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = make_dropout(dropout)
         self.fc = nn.Linear(in_channels, num_classes, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
