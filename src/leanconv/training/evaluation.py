@@ -81,6 +81,7 @@ def evaluate_batches(
     was_training = model.training
     model.eval()
     totals: dict[str, Tensor] = {}
+    images = 0
     started = time.perf_counter()
     try:
         with (
@@ -90,16 +91,14 @@ def evaluate_batches(
             for inputs, targets in batches.epoch(0):
                 if channels_last:
                     inputs = inputs.contiguous(memory_format=torch.channels_last)
-                sums = task.sums(model, inputs, targets)
-                sums["images"] = torch.tensor(float(len(inputs)), dtype=torch.float64, device=inputs.device)
-                totals = add_sums(totals, sums)
+                images += len(inputs)
+                if len(inputs):  # the part of one of many processes in a last, small batch may be empty
+                    totals = add_sums(totals, task.sums(model, inputs, targets))
     finally:
         model.train(was_training)
     names = sorted(totals)
-    means = dict(zip(names, reduce(torch.stack([totals[name] for name in names])).tolist(), strict=True))
-    images = means.pop("images")
+    count = torch.tensor(float(images), dtype=torch.float64, device=batches.device)
+    *sums, images = reduce(torch.stack([*(totals[name] for name in names), count])).tolist()
     seconds = time.perf_counter() - started
-    return {name: value / images for name, value in means.items()} | {
-        "images": int(images),
-        "images_per_second": images / seconds,
-    }
+    means = {name: value / images for name, value in zip(names, sums, strict=True)}
+    return means | {"images": int(images), "images_per_second": images / seconds}

@@ -40,7 +40,7 @@ class Logs:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 raise UserError('Training needs the "train" extra: pip install "leanconv[train]"') from None
-            self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1 if step else None)
+            self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
 
     def write(self, event: str, row: dict[str, Any]) -> None:
         """Log a row of numbers.

@@ -98,7 +98,8 @@ class _Run:
     ) -> None:
         self.recipe, self.folder, self.task, self.data = recipe, folder, task, data
         self.accelerator = _accelerator(device)
-        self.device = torch.device(device) if device is not None else self.accelerator.device
+        many = self.accelerator.num_processes > 1
+        self.device = self.accelerator.device if many or device is None else torch.device(device)
         self.main: bool = self.accelerator.is_main_process
         self.model = model.to(self.device)
         if recipe.channels_last:
@@ -115,7 +116,7 @@ class _Run:
         )
         self.test_batches = Batches(data.test, recipe.batch_size, train=False, **shared)
         self.global_batch = min(recipe.batch_size, len(data.train))
-        if self.accelerator.num_processes > 1:
+        if many:
             stack.enter_context(synchronised_batch_norm(self.model, self.device))
         self.wrapped: nn.Module = self.accelerator.prepare_model(self.model, device_placement=False)
         self.forward: nn.Module = torch.compile(self.wrapped) if recipe.compile else self.wrapped  # type: ignore[assignment]
@@ -123,6 +124,7 @@ class _Run:
         self.optimizer = make_optimizer(self.model, recipe)
         self.history: list[Row] = []
         self.step = 0
+        self.saved = 0
 
     @property
     def best(self) -> Row | None:
@@ -232,9 +234,7 @@ class _Run:
         return values
 
     def _diverged(self, sentence: str) -> UserError:
-        kept = ""
-        if self.folder and (self.folder / LAST).exists():
-            kept = f"; {self.folder / LAST} holds the last good state, of epoch {len(self.history)}"
+        kept = f"; {self.folder}/{LAST} holds the last good state, of epoch {self.saved}" if self.saved else ""
         return UserError(
             f"{sentence} (epoch {len(self.history) + 1}): training stopped, try a smaller lr than "
             f"{self.recipe.lr:g}, a longer warm-up or clip=1{kept}."
@@ -273,6 +273,7 @@ class _Run:
         if self.best is self.history[-1]:
             save_checkpoint(checkpoint, self.folder / BEST)
         save_checkpoint(checkpoint, self.folder / LAST)
+        self.saved = checkpoint.epoch
 
     def restore(self, *, resume: bool, overwrite: bool) -> None:
         """Take up the run in the folder, or make sure that there is none to destroy."""
@@ -297,12 +298,12 @@ class _Run:
         if self.ema:
             self.ema.load_state_dict(checkpoint.ema)
         restore_optimizer(self.model, self.optimizer, checkpoint.optimizer)
-        self.history, self.step = checkpoint.history, checkpoint.step
+        self.history, self.step, self.saved = checkpoint.history, checkpoint.step, checkpoint.epoch
 
     def _farewell(self) -> str:
         where = f"Interrupted in epoch {len(self.history) + 1}"
-        if self.folder and self.history:
-            return f"{where}; {self.folder / LAST} holds epoch {len(self.history)}: continue with resume=True."
+        if self.saved:
+            return f"{where}; {self.folder}/{LAST} holds epoch {self.saved}: continue with resume=True."
         return f"{where}; no checkpoint was written yet."
 
 
@@ -313,7 +314,10 @@ def _accelerator(device: torch.device | str | None) -> "Accelerator":
         from accelerate.utils import DistributedDataParallelKwargs
     except ImportError:
         raise UserError('Training needs the "train" extra: pip install "leanconv[train]"') from None
-    on_cpu = (device is not None and torch.device(device).type == "cpu") or not torch.cuda.is_available()
+    wanted = torch.device(device).type if device is not None else None
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={str(device)!r} is not available here: use device='cpu'.")
+    on_cpu = wanted == "cpu" or not torch.cuda.is_available()
     # Statistics of batch norm are computed together, hence equal: no need to send them at every step.
     return Accelerator(
         cpu=on_cpu, mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)]

@@ -55,7 +55,7 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 def state_difference(model: nn.Module, tensors: dict[str, Tensor]) -> str | None:
     """Return a clause naming the first difference in names or shapes, or None if there is none."""
-    state = model.state_dict()
+    state, tensors = model.state_dict(), _as_the_model_names_them(model, tensors)
     shapes = [name for name in state if name in tensors and state[name].shape != tensors[name].shape]
     # Files older than that counter, which only batch norm without a momentum reads, are common.
     missing = [name for name in state if name not in tensors and not name.endswith("num_batches_tracked")]
@@ -72,6 +72,22 @@ def state_difference(model: nn.Module, tensors: dict[str, Tensor]) -> str | None
     if unknown:
         clauses.append(f"the model lacks {unknown[0]!r}{_more(unknown)}")
     return "; ".join(clauses) or None
+
+
+def _as_the_model_names_them(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``tensors`` after the hooks with which a model translates names other code uses."""
+    renamed: dict[str, Tensor] = {}
+
+    def catch(_: nn.Module, state: dict[str, Tensor], *__: Any) -> None:
+        renamed.update(state)
+        state.clear()  # so that nothing is loaded yet
+
+    handle = model.register_load_state_dict_pre_hook(catch)
+    try:
+        model.load_state_dict(tensors, strict=False)
+    finally:
+        handle.remove()
+    return renamed
 
 
 def refuse_other_model(model: nn.Module, config: dict[str, Any] | None, path: Path, *, whole: bool) -> None:
