@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
@@ -36,10 +35,10 @@ def bytes_of(tensor: Tensor) -> int:
 def outputs(func: OpOverload, args: tuple[Any, ...], out: Any) -> list[Tensor]:
     """Return the tensors an operator returned that it really computed."""
     tensors = list(tensors_in(out))
-    # In evaluation mode the batch statistics are not saved; the meta kernel returns them all the same.
-    if func is torch.ops.aten.native_batch_norm.default and not args[5]:
-        return tensors[:1]
-    return tensors
+    # In evaluation mode no batch statistics are saved; the meta kernels return them all the same.
+    name = func._schema.name
+    evaluation = name == "aten::native_batch_norm" and not args[5]
+    return tensors[:1] if evaluation or name == "aten::_native_batch_norm_legit_no_training" else tensors
 
 
 def bytes_moved_by(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:

@@ -123,7 +123,7 @@ def run(model: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
     """
     try:
         return model(*inputs)
-    except torch.OutOfMemoryError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except _MISFITS as error:
         raise UserError(_misfit(model, inputs, error)) from error
@@ -131,21 +131,26 @@ def run(model: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
 
 def _misfit(model: Callable[..., Any], inputs: tuple[Tensor, ...], error: Exception) -> str:
     sizes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+    sentence = f"`input_size` {sizes} does not fit the network"
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    place = hint = ""
-    if isinstance(model, nn.Module):
-        modules = dict(model.named_modules())
-        with Attribution(model) as attribution, suppress(*_MISFITS):
-            model(*inputs)
-        if attribution.running and attribution.running[-1]:
-            name = attribution.running[-1]
-            place = f" in its layer {name!r} ({type(modules[name]).__name__})"
-        entered = [name for name in attribution.spent if expected_input(modules[name])]
-        known = entered or [name for name, module in modules.items() if expected_input(module)]
-        if known:
-            first = modules[known[0]]
-            hint = f"; its first layer {known[0]!r} ({type(first).__name__}) expects {expected_input(first)}"
-    return f"`input_size` {sizes} does not fit the network, which failed{place}: {reason}{hint}."
+    if not isinstance(model, nn.Module):
+        return f"{sentence}: {reason}."
+    modules = dict(model.named_modules())
+    with Attribution(model) as attribution, suppress(*_MISFITS):
+        model(*inputs)
+    failed = attribution.running[-1] if attribution.running else None
+    first = next((name for name in [*attribution.spent, *modules] if expected_input(modules[name])), None)
+    expects = "" if first is None else f"{_label(first, modules)} expects {expected_input(modules[first])}"
+    if failed is not None and failed == first:
+        return f"{sentence}: its first layer {expects} ({reason})."
+    place = f" in layer {_label(failed, modules)}" if failed else ""
+    hint = f"; its first layer {expects}" if expects else ""
+    return f"{sentence}: {reason}{place}{hint}."
+
+
+def _label(name: str, modules: dict[str, nn.Module]) -> str:
+    kind = type(modules[name]).__name__
+    return f"{name!r} ({kind})" if name else kind
 
 
 def expected_input(layer: nn.Module) -> str:

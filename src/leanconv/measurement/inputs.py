@@ -38,8 +38,12 @@ def example_inputs(
             raise UserError(
                 f"`input_size` ({tuple(input_size)}) and `example` are two ways to say the same: give one of them."
             )
-        tensors = (example,) if isinstance(example, Tensor) else tuple(example)
-        if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
+        tensors = (example,) if isinstance(example, Tensor) else example
+        if (
+            not isinstance(tensors, Sequence)
+            or not tensors
+            or not all(isinstance(tensor, Tensor) for tensor in tensors)
+        ):
             raise UserError(f"`example` must be a tensor or a sequence of tensors, got {example!r}.")
         return tuple(
             tensor.detach().to(device=device, dtype=dtype if tensor.is_floating_point() else None) for tensor in tensors

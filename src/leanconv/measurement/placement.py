@@ -47,8 +47,11 @@ def checked_device(device: torch.device | str | None) -> torch.device | None:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"`device` {str(device)!r} cannot be used here ({reason}); 'cpu' always works.") from error
+        here = ["cpu"]
+        if torch.accelerator.is_available():
+            kind = torch.accelerator.current_accelerator()
+            here += [f"{kind}:{index}" for index in range(torch.accelerator.device_count())]
+        raise UserError(f"`device` {str(device)!r} is not available, this machine has {' and '.join(here)}.") from error
 
 
 def checked_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
