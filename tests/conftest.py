@@ -1,17 +1,38 @@
 """Fixtures shared by all tests."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from leanconv.data import ImageData, load
 
+# The first example of a test pays for what torch sets up, and machines are shared: times say nothing here.
+hypothesis.settings.register_profile("leanconv", deadline=None)
+hypothesis.settings.load_profile("leanconv")
+
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests out of the user's caches."""
+    folder = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEANCONV_CACHE", str(folder / "leanconv"))
+        patch.setenv("HF_HOME", str(folder / "huggingface"))
+        patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
+        # It has read the variables already where a test module imports it.
+        if "datasets" in sys.modules:
+            patch.setattr(sys.modules["datasets"].config, "HF_DATASETS_CACHE", folder / "datasets")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +45,6 @@ def data_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cifar10(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageData:
+def cifar10(data_folder: Path) -> ImageData:
     """CIFAR-10, decoded once a session."""
-    return load("cifar10", folder=data_folder / "cifar10", cache_dir=tmp_path_factory.mktemp("cache"))
+    return load("cifar10", folder=data_folder / "cifar10")

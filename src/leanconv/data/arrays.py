@@ -77,9 +77,9 @@ def moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     rows = torch.arange(count)
     if not isinstance(split, ArraySplit) and count > _SAMPLE:
         rows = torch.linspace(0, count - 1, _SAMPLE).long()
-    total, squares, pixels = torch.tensor(0.0), torch.tensor(0.0), 0
+    total, squares, pixels = torch.tensor(0.0).double(), torch.tensor(0.0).double(), 0
     for images, _ in split.read(_picks(rows), torch.device("cpu"), None):
-        values = images.double() / 255
+        values = images.float() / 255
         total = total + values.sum(dim=(0, 2, 3))
         squares = squares + values.square().sum(dim=(0, 2, 3))
         pixels += values[:, 0].numel()

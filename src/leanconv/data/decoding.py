@@ -63,7 +63,8 @@ def _loaded(images: Images, index: int) -> "Image.Image":
     # Pillow's decoders raise many kinds of exceptions on broken files; to the user they are all one.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(f"{images.where(index)} is not a readable image: {error}.") from error
-    return ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def centre_box(width: int, height: int, size: tuple[int, int], fraction: float) -> Box:

@@ -28,7 +28,7 @@ def read_folder(folder: Path, splits: tuple[str, str | None] | None) -> Source:
     if splits is None and "train" not in found:
         classes = _class_folders(folder)
         return Source(tuple(classes), _labelled(folder, classes), None)
-    train, test = choose_splits(found, splits, f"The folder {folder}")
+    train, test = choose_splits(found, splits, f"folder {folder}")
     classes = _class_folders(folder / train)
     if test is None:
         return Source(tuple(classes), _labelled(folder / train, classes), None)

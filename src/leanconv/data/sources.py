@@ -207,15 +207,15 @@ def choose_splits(found: Sequence[str], wanted: tuple[str, str | None] | None, w
     if wanted is not None:
         for name in wanted:
             if name is not None and name not in found:
-                raise UserError(f"split_names={wanted} asks for {name!r}, but {where} has the splits {listed}.")
+                raise UserError(f"split_names={wanted} asks for {name!r}, but the {where} has the splits {listed}.")
         return wanted
     if "train" not in found:
-        raise UserError(f"{where} has the splits {listed} and no 'train': name two with split_names=(train, test).")
+        raise UserError(f"The {where} has the splits {listed} and no 'train': name two with split_names=(train, test).")
     for name in ("test", "validation", "valid", "val"):
         if name in found:
             return "train", name
     raise UserError(
-        f"{where} has the splits {listed} but none to test on: add a 'test' split, name one with "
+        f"The {where} has the splits {listed} but none to test on: add a 'test' split, name one with "
         "split_names=(train, test), or set a fifth of the training images aside with split_names=('train', None)."
     )
 

@@ -52,7 +52,7 @@ def read_parquet(folder: Path, layout: TableLayout) -> Source:
         split = path.parent.name if path.parent.name in SPLITS else re.split("[-._]", path.name)[0]
         files.setdefault(split, []).append(str(path))
     where = f"folder {folder}"
-    chosen = choose_splits(list(files), layout.splits, f"The {where}")
+    chosen = choose_splits(list(files), layout.splits, where)
     wanted = {split: files[split] for split in chosen if split is not None}
     return _read(where, replace(layout, splits=chosen), "parquet", data_files=wanted)
 
@@ -83,7 +83,7 @@ def _read(where: str, layout: TableLayout, *arguments: Any, **keywords: Any) -> 
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"The {where} cannot be read (a local copy works too): {reason}") from error
-    train, test = choose_splits(list(tables), layout.splits, f"The {where}")
+    train, test = choose_splits(list(tables), layout.splits, where)
     image = _column(tables[train], layout.image_column, IMAGE_COLUMNS, "image", where)
     label = _column(tables[train], layout.label_column, LABEL_COLUMNS, "label", where)
     classes = _classes([tables[name] for name in (train, test) if name], label, where)
