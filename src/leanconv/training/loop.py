@@ -311,17 +311,13 @@ def _accelerator(device: torch.device | str | None) -> "Accelerator":
     """Join the process group that ``torchrun`` prepared, if it did."""
     try:
         from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs
     except ImportError:
         raise UserError('Training needs the "train" extra: pip install "leanconv[train]"') from None
     wanted = torch.device(device).type if device is not None else None
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={str(device)!r} is not available here: use device='cpu'.")
     on_cpu = wanted == "cpu" or not torch.cuda.is_available()
-    # Statistics of batch norm are computed together, hence equal: no need to send them at every step.
-    return Accelerator(
-        cpu=on_cpu, mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)]
-    )
+    return Accelerator(cpu=on_cpu, mixed_precision="no")
 
 
 def _augmentation(data: ImageData, recipe: Recipe) -> Any:

@@ -2,12 +2,39 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes, and of its gradient on the way back.
+
+    The differentiable collectives of torch move between modules from release to release; these two calls stay.
+    """
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return _summed(x)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
+def _summed(x: Tensor) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+def _over_processes(x: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
+    return total
 
 
 class SynchronisedBatchNorm(_BatchNorm):
@@ -40,12 +67,12 @@ class SynchronisedBatchNorm(_BatchNorm):
         axes = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = torch.full((1,), x.numel() // x.shape[1], dtype=x.dtype, device=x.device)
-        sums = all_reduce(torch.cat([x.sum(axes), count]))
+        sums = _over_processes(torch.cat([x.sum(axes), count]))
         total = sums[-1].detach()
         mean = sums[:-1] / total
         centred = x - mean.view(shape)
         # Squares of centred values, at the price of a second exchange, do not cancel.
-        var = all_reduce(centred.square().sum(axes)) / total
+        var = _over_processes(centred.square().sum(axes)) / total
         self._track(mean.detach(), var.detach(), total)
         scale = torch.rsqrt(var + self.eps)
         if self.affine:
