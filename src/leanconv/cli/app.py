@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import metadata
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+import leanconv
 from leanconv.cli.compare import compare
 from leanconv.cli.console import fail, interruptible, output
 from leanconv.cli.evaluate import evaluate
@@ -25,17 +26,26 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 class Verbs(TyperGroup):
     """Verbs whose mistakes end in one sentence on standard error and exit status 2, without a traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the verb; a Ctrl-C that the verb has no better word for ends in exit status 130."""
         with interruptible("nothing was written."):
             return super().invoke(ctx)
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run the command line as click does, but with our way of reporting mistakes."""
-        if not options.pop("standalone_mode", True):
-            return super().main(args, prog_name, standalone_mode=False, **options)
+        run = partial(super().main, args, prog_name, complete_var, False, windows_expand_args, **extra)
+        if not standalone_mode:
+            return run()
         try:
-            status = super().main(args, prog_name, standalone_mode=False, **options)
+            status = run()
         except UsageError as error:
             status = fail(_usage_sentence(error)).exit_code
         except UserError as error:
@@ -65,7 +75,7 @@ def start(
 ) -> None:
     """Convolutional networks that are small and really faster: list, measure, train and compare them."""
     if version:
-        output().print(f"leanconv {metadata.version('leanconv')}")
+        output().print(f"leanconv {leanconv.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,7 +43,7 @@ def measure(
     size = tuple(int(length) for length in numbers("--input-size", input_size)) if input_size else None
     if size is not None and len(size) < 3:
         raise UserError(f"--input-size {input_size!r} has {len(size)} numbers: give batch, channels, height and width.")
-    options = {} if width is None else {"base_width": width}
+    options: dict[str, Any] = {} if width is None else {"base_width": width}
     if size is not None:
         options["in_channels"] = size[1]
     report = run(

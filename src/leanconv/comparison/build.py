@@ -1,6 +1,7 @@
 """Networks for a data set."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -20,7 +21,7 @@ def build_model(name: str, data: ImageData, width: int | None = None) -> nn.Modu
     Raises:
         UserError: The name is unknown, the network has no such width, or the images are too small for it.
     """
-    options = {} if width is None else {"base_width": width}
+    options: dict[str, Any] = {} if width is None else {"base_width": width}
     return create_model(
         name, num_classes=data.num_classes, in_channels=data.channels, image_size=data.image_size, **options
     )

@@ -67,12 +67,21 @@ def render_html(comparison: Comparison, *, command: str | None = None) -> str:
             for entry in comparison.entries
             for run in entry.runs
         ],
-        settings=list(flat(comparison.settings)),
-        environment=list(flat(comparison.environment)),
+        settings=[(name, _words(value)) for name, value in flat(comparison.settings)],
+        environment=[(name, _words(value)) for name, value in flat(comparison.environment)],
+        device=comparison.environment["device"],
         data=comparison.settings["data"],
         latency=comparison.entries[0].latency,
         command=command,
     )
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "default" if value is None else str(value)
 
 
 def _row(comparison: Comparison, entry: Entry) -> dict[str, Any]:

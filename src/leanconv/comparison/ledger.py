@@ -26,6 +26,10 @@ class Ledger:
         folder: Folder of the comparison; made when missing.
         settings: JSON-able values that all runs share.
 
+    Attributes:
+        folder: Folder of the comparison.
+        settings: What all runs share, as JSON gives it back.
+
     Raises:
         UserError: The folder was begun with other settings; the message names what differs.
     """
@@ -34,14 +38,26 @@ class Ledger:
         self.folder = Path(folder)
         path = self.folder / "settings.json"
         # Through JSON once, so that tuples and lists compare equal.
-        settings = json.loads(json.dumps(settings))
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         if path.exists():
-            _refuse_other_settings(self.folder, _read(path), settings)
+            _refuse_other_settings(self.folder, _read(path), self.settings)
         else:
             if self.folder.exists() and not self.folder.is_dir():
                 raise UserError(f"output_dir={str(folder)!r} is a file: name a folder.")
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, settings)
+            write_json(path, self.settings)
+
+    @classmethod
+    def existing(cls, folder: str | Path) -> Ledger:
+        """Return the ledger of a folder that was begun before, with its settings.
+
+        Raises:
+            UserError: The folder holds no comparison.
+        """
+        path = Path(folder) / "settings.json"
+        if not path.exists():
+            raise UserError(f"Folder {str(folder)!r} holds no comparison: there is no settings.json in it.")
+        return cls(folder, _read(path))
 
     def run_folder(self, model: str, seed: int) -> Path:
         """Return the folder of one run."""
@@ -51,6 +67,11 @@ class Ledger:
         """Return a run if it is finished."""
         path = self.run_folder(model, seed) / "run.json"
         return Run(**_read(path)) if path.exists() else None
+
+    def all_finished(self) -> list[Run]:
+        """Return every finished run, by model and seed."""
+        found = [Run(**_read(path)) for path in self.folder.glob("runs/*/seed*/run.json")]
+        return sorted(found, key=lambda run: (run.model, run.seed))
 
     def record(self, run: Run) -> None:
         """Note that a run is finished."""

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def save_picture(comparison: Comparison, path: str | Path) -> Path:
         UserError: matplotlib is not installed, or the format is unknown.
     """
     path = Path(path)
-    figure = draw(comparison, PANELS)
+    figure = draw(comparison, PANELS, title=_title(comparison))
     known = figure.canvas.get_supported_filetypes()
     kind = path.suffix.lstrip(".").lower()
     if kind not in known:
@@ -71,8 +72,14 @@ def svg(comparison: Comparison, panel: str, theme: Theme) -> str:
     return buffer.getvalue()
 
 
-def draw(comparison: Comparison, panels: Sequence[str], theme: Theme = LIGHT) -> Figure:
+def draw(comparison: Comparison, panels: Sequence[str], theme: Theme = LIGHT, *, title: str | None = None) -> Figure:
     """Return a figure with the named panels (of ``PANELS``) side by side.
+
+    Args:
+        comparison: What to draw.
+        panels: One or both of ``PANELS``.
+        theme: Colours.
+        title: A line above everything.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -80,24 +87,41 @@ def draw(comparison: Comparison, panels: Sequence[str], theme: Theme = LIGHT) ->
     require_plot_extra()
 
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(5.6 * len(panels), 4.5), layout="constrained", facecolor=theme.ground)
+    # A panel on its own is shown on phones, too: smaller means larger letters there.
+    size = (5.6 * len(panels), 4.5) if len(panels) > 1 else (4.8, 3.9)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1), facecolor=theme.ground)
     figure.set_dpi(100)
+    if title:
+        figure.suptitle(title, x=0.012, ha="left", color=theme.text, fontsize=12)
     all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, panel in zip(all_axes, panels, strict=True):
         _draw_panel(axes, comparison, panel, theme)
     for axes in all_axes[1:]:
         axes.set_ylabel("")
-    # Labels are placed last: their places depend on the final limits and layout.
+    # Labels are placed last and move nothing: their places depend on the final limits and layout.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for axes, panel in zip(all_axes, panels, strict=True):
         _label_panel(axes, comparison, panel, theme)
     return figure
+
+
+def _title(comparison: Comparison) -> str:
+    width = comparison.settings["width"]
+    settings = "" if width is None else f", base width {width}"
+    return f"{len(comparison.entries)} networks trained alike on {comparison.settings['data']['name']}{settings}"
 
 
 def _xs(comparison: Comparison, panel: str) -> list[float]:
     if panel == "latency":
         return [1e3 * entry.latency_s for entry in comparison.entries]
     return [entry.macs / 1e6 for entry in comparison.entries]
+
+
+def _ys(comparison: Comparison) -> list[float]:
+    return [100 * entry.accuracy for entry in comparison.entries]
 
 
 def _x_errors(entry: Entry, panel: str) -> tuple[float, float]:
@@ -109,8 +133,7 @@ def _x_errors(entry: Entry, panel: str) -> tuple[float, float]:
 
 def _draw_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) -> None:
     entries = comparison.entries
-    xs = _xs(comparison, panel)
-    ys = [100 * entry.accuracy for entry in entries]
+    xs, ys = _xs(comparison, panel), _ys(comparison)
     logarithmic = max(xs) / min(xs) > _LOG_FROM
     if logarithmic:
         axes.set_xscale("log")
@@ -144,6 +167,9 @@ def _draw_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) ->
             zorder=3,
         )
     axes.margins(x=0.16, y=0.18)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, labelcolor=theme.text, borderaxespad=0.3
+    )
     axes.set_xlabel(_x_title(comparison, panel) + (", logarithmic" if logarithmic else ""))
     axes.set_ylabel(_y_title(comparison))
     _dress(axes, theme)
@@ -186,7 +212,9 @@ def _dress(axes: Axes, theme: Theme) -> None:
 def _plain_log_ticks(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    low, high = axes.get_xlim()
+    within_a_decade = high / low < 12
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 3, 4, 5, 7) if within_a_decade else (1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -195,25 +223,30 @@ def _label_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) -
     from matplotlib.transforms import Bbox
 
     entries = comparison.entries
-    xs = _xs(comparison, panel)
-    ys = [100 * entry.accuracy for entry in entries]
-    axes.figure.canvas.draw()
+    xs, ys = _xs(comparison, panel), _ys(comparison)
     obstacles = []
+
+    def avoid(x0: float, y0: float, x1: float, y1: float, margin: float) -> None:
+        (left, bottom), (right, top) = axes.transData.transform([(x0, y0), (x1, y1)])
+        obstacles.append(Bbox.from_extents(left - margin, bottom - margin, right + margin, top + margin))
+
     for entry, x, y in zip(entries, xs, ys, strict=True):
         low, high = _x_errors(entry, panel)
         spread = 100 * (entry.accuracy_sd or 0.0)
-        (left, middle), (right, _) = axes.transData.transform([(x - low, y), (x + high, y)])
-        (centre, bottom), (_, top) = axes.transData.transform([(x, y - spread), (x, y + spread)])
-        obstacles.append(Bbox.from_extents(centre - 7, middle - 7, centre + 7, middle + 7))
-        obstacles.append(Bbox.from_extents(left - 2, middle - 3, right + 2, middle + 3))
-        obstacles.append(Bbox.from_extents(centre - 3, bottom - 2, centre + 3, top + 2))
+        avoid(x, y, x, y, 7)
+        avoid(x - low, y, x + high, y, 3)
+        avoid(x, y - spread, x, y + spread, 3)
+    front = pareto_front(xs, ys)
+    for here, there in pairwise(front):
+        avoid(xs[here], ys[here], xs[there], ys[here], 2)
+        avoid(xs[there], ys[here], xs[there], ys[there], 2)
     place_labels(
         axes,
         [entry.model for entry in entries],
         xs,
         ys,
         obstacles,
-        colors=[theme.text] * len(entries),
+        color=theme.text,
         line_color=theme.quiet,
     )
 

@@ -83,7 +83,7 @@ def compare(
         entries=entries,
         baseline=baseline or max(entries, key=lambda entry: entry.macs).model,
         settings=settings,
-        environment=environment(_device(device)),
+        environment={**environment(_device(device)), "threads": entries[0].latency.threads},
     )
 
 

@@ -1,5 +1,6 @@
 """The comparison as a table for the terminal."""
 
+from rich import box
 from rich.table import Table
 
 from leanconv.comparison import units
@@ -7,47 +8,54 @@ from leanconv.comparison.record import Comparison, Entry
 
 
 def table(comparison: Comparison) -> Table:
-    """Return a rich table: one row a model, every cost with its multiple of the baseline's."""
-    data = comparison.settings["data"]["name"]
-    seeds = len(comparison.seeds)
-    latency = comparison.entries[0].latency
+    """Return a rich table: one row a model, under every cost its multiple of the baseline's."""
     result = Table(
-        title=f"{len(comparison.entries)} models on {data}",
-        caption=(
-            f"Accuracy: test images after the last epoch, {seeds} seed{'s' if seeds != 1 else ''}. "
-            f"Costs: batch of {latency.batch}, {latency.dtype}; latency: median of {latency.rounds} interleaved "
-            f"rounds on {latency.device}, {latency.threads} thread{'s' if latency.threads != 1 else ''}. "
-            f"×: multiple of {comparison.baseline}."
-        ),
+        title=f"{len(comparison.entries)} models on {comparison.settings['data']['name']}",
+        caption=_caption(comparison),
         title_justify="left",
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
     )
     result.add_column("model", no_wrap=True)
-    for heading in ("accuracy", "params", "MACs", "bytes moved", "peak memory", "latency"):
-        result.add_column(heading, justify="right")
+    for heading in ("accuracy %", "params", "MACs", "moved", "memory", "latency"):
+        result.add_column(heading, justify="right", no_wrap=True)
     for entry in comparison.entries:
         is_baseline = entry.model == comparison.baseline
         result.add_row(*_cells(comparison, entry), style="bold" if is_baseline else None)
     return result
 
 
-def _cells(comparison: Comparison, entry: Entry) -> list[str]:
-    def cost(name: str, text: str) -> str:
-        return text if entry.model == comparison.baseline else f"{text}\n{comparison.ratio(entry, name):.2f}×"
+def _caption(comparison: Comparison) -> str:
+    latency = comparison.entries[0].latency
+    seeds = len(comparison.seeds)
+    spread = max(_half_spread(entry) for entry in comparison.entries)
+    accuracy = f"mean ± sd of {seeds} seeds" if seeds > 1 else "one seed"
+    return (
+        f"× and + or -: against {comparison.baseline}.  Accuracy: test images after the last epoch, {accuracy}.  "
+        f"Costs: one forward pass, batch of {latency.batch}, {latency.dtype}.  Moved: bytes read and written.  Memory: "
+        f"peak.  Latency: median of {latency.rounds} interleaved rounds on {latency.device}, "
+        f"{latency.threads} thread{'s' if latency.threads != 1 else ''}, quartiles within ±{spread:.0f} %."
+    )
 
-    difference = comparison.difference(entry)
-    accuracy = units.percent(entry.accuracy, entry.accuracy_sd)
-    if entry.model != comparison.baseline:
-        accuracy += f"\n{100 * difference.mean:+.2f} points"
-    latency = entry.latency
+
+def _cells(comparison: Comparison, entry: Entry) -> list[str]:
+    is_baseline = entry.model == comparison.baseline
+
+    def cost(name: str, text: str) -> str:
+        return text if is_baseline else f"{text}\n{comparison.ratio(entry, name):.2f}×"
+
+    accuracy = units.percent(entry.accuracy, entry.accuracy_sd).removesuffix(" %")
+    difference = f"{100 * comparison.difference(entry).mean:+.2f}"
     return [
-        entry.model + ("\nbaseline" if entry.model == comparison.baseline else ""),
-        accuracy,
+        f"{entry.model}\n(baseline)" if is_baseline else entry.model,
+        accuracy if is_baseline else f"{accuracy}\n{difference}",
         cost("params", units.count(entry.params)),
         cost("macs", units.count(entry.macs)),
         cost("bytes_moved", units.memory(entry.bytes_moved)),
         cost("peak_memory", units.memory(entry.peak_memory)),
-        cost("latency_s", f"{units.duration(latency.median_s)} ±{_half_spread(entry):.0f} %"),
+        cost("latency_s", units.duration(entry.latency_s)),
     ]
 
 

@@ -12,7 +12,7 @@ def count(value: float) -> str:
 def memory(value: float) -> str:
     """Return bytes with a binary prefix, such as ``4.20 MiB``."""
     for size, prefix in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if value >= size:
+        if value >= 0.9995 * 1000 * size / 1024 or value >= size:
             return f"{_three_digits(value / size)} {prefix}"
     return f"{value:g} B"
 
