@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
-from leanconv.data import ArraySplit, load
+from leanconv.data import ArraySplit, Augment, StreamSplit, batches, list_data_sets, load
 from leanconv.data.tables import TableLayout, read_hub
 from leanconv.errors import UserError
 
@@ -127,3 +128,58 @@ def test_only_the_files_wanted_are_read_from_the_hub(tmp_path: Path) -> None:
     assert source.train.labels.tolist() == [0, 1]
     assert source.test is not None
     assert source.test.labels.tolist() == [1]
+
+
+HUB = {
+    "cifar10": ("uoft-cs/cifar10", "img", ["label"], ["train", "test"], (32, 32, 3)),
+    "cifar100": ("uoft-cs/cifar100", "img", ["fine_label", "coarse_label"], ["train", "test"], (32, 32, 3)),
+    "svhn": ("ufldl-stanford/svhn", "image", ["label"], ["train", "test"], (32, 32, 3)),
+    "tiny-imagenet": ("zh-plus/tiny-imagenet", "image", ["label"], ["train", "valid"], (64, 64, 3)),
+    "mnist": ("ylecun/mnist", "image", ["label"], ["train", "test"], (28, 28)),
+    "fashion-mnist": ("zalando-datasets/fashion_mnist", "image", ["label"], ["train", "test"], (28, 28)),
+    "imagenet-1k": ("ILSVRC/imagenet-1k", "image", ["label"], ["train", "validation", "test"], (50, 70, 3)),
+}
+"""Place, columns, splits and shape of an image of the data sets with a short name, from their cards."""
+
+
+@pytest.mark.parametrize("name", [name for name in list_data_sets() if name != "digits"])
+def test_names_fit_what_the_hub_delivers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, image, labels, splits, shape = HUB[name]
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros(shape, np.uint8)).save(stream, "png")
+    columns = {image: datasets.Image()} | {
+        label: datasets.ClassLabel(names=["a", "b"] if number == 0 else ["c"]) for number, label in enumerate(labels)
+    }
+    asked = []
+
+    def deliver(*arguments: Any, **keywords: Any) -> datasets.DatasetDict:
+        asked.append(arguments[0])
+        hidden = {split: -1 if name == "imagenet-1k" and split == "test" else 0 for split in splits}
+        tables = {
+            split: datasets.Dataset.from_dict(
+                {image: [{"bytes": stream.getvalue(), "path": None}] * 2}
+                | {label: [hidden[split]] * 2 for label in labels},
+                datasets.Features(columns),
+            )
+            for split in splits
+        }
+        return datasets.DatasetDict(tables)
+
+    monkeypatch.setattr(datasets, "load_dataset", deliver)
+    data = load(name, workers=0)
+    assert asked == [place]
+    assert data.classes == ("a", "b")
+    assert data.channels == (1 if len(shape) == 2 else 3)
+    if name == "imagenet-1k":
+        assert isinstance(data.test, StreamSplit)
+        assert data.image_size == (224, 224)
+        assert data.augment == Augment(flip=True, crop_area=0.08)
+    else:
+        assert isinstance(data.test, ArraySplit)
+        assert data.image_size == shape[:2]
+        # A mirrored digit is another sign.
+        assert data.augment.flip == (name not in ("mnist", "svhn"))
+    images, target = next(batches(data.test, 2, train=False).epoch(0))
+    assert target.tolist() == [0, 0]
+    black = -torch.tensor(data.mean) / torch.tensor(data.std)
+    torch.testing.assert_close(images, black[:, None, None].expand_as(images))
