@@ -39,7 +39,7 @@ def test_record() -> None:
     assert latency.versions["torch"] == torch.__version__
     assert len(latency.samples_s) == 5
     # A sample of a network this small is many passes.
-    assert latency.calls > 5
+    assert latency.calls > 1
     assert Latency(**json.loads(json.dumps(asdict(latency)))) == latency
 
 
@@ -77,8 +77,8 @@ def test_rounds_are_interleaved() -> None:
     rounds, warmup = 8, 2
     models = {"a": sleeper("a", 0.006), "b": sleeper("b", 0.012), "c": sleeper("c", 0.006)}
     latencies = measure_latency(models, X, rounds=rounds, warmup=warmup)
-    # After warm-up and one call each to find how many passes fill a sample (here one), every round has all three.
-    timed = order[len(models) * (warmup + 1) :]
+    # After warm-up and two calls each to find how many passes fill a sample (here one), every round has all three.
+    timed = order[len(models) * (warmup + 2) :]
     triples = [tuple(timed[start : start + 3]) for start in range(0, len(timed), 3)]
     assert len(triples) == rounds
     assert all(sorted(triple) == ["a", "b", "c"] for triple in triples)

@@ -36,14 +36,12 @@ def cpu_threads(count: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def checked_device(device: torch.device | str | None) -> torch.device | None:
+def checked_device(device: torch.device | str) -> torch.device:
     """Return ``device`` with its index, so that it compares equal to that of a tensor on it.
 
     Raises:
         UserError: There is no such device here.
     """
-    if device is None:
-        return None
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
@@ -54,13 +52,13 @@ def checked_device(device: torch.device | str | None) -> torch.device | None:
         raise UserError(f"`device` {str(device)!r} is not available, this machine has {' and '.join(here)}.") from error
 
 
-def checked_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+def checked_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return ``dtype``.
 
     Raises:
         UserError: It is not a floating-point type.
     """
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise UserError(f"`dtype` must be a floating-point torch.dtype such as torch.float32, got {dtype!r}.")
     return dtype
 

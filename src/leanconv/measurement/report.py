@@ -109,7 +109,7 @@ def measure(
         example: The input itself, or one tensor per positional argument, instead of ``input_size``.
         latency: Whether to time the forward pass.
         roofline: Whether to measure what the device can do at most, for the floor under the time.  The bandwidth
-            is that of a copy as large as the largest operator's tensors.
+            is that of copies at least as large as the largest operator's tensors.
         device: Where to measure; by default where the network is.
         dtype: Floating-point type to measure in; by default the network's.
         threads: CPU threads that an operator may use while timed; None leaves the setting.
@@ -129,7 +129,8 @@ def measure(
     positive("warmup", warmup)
     if threads is not None:
         positive("threads", threads)
-    place, kind = checked_device(device), checked_dtype(dtype)
+    place = None if device is None else checked_device(device)
+    kind = None if dtype is None else checked_dtype(dtype)
     inputs = example_inputs(model, input_size, example, device=place, dtype=kind)
     if channels_last:
         inputs = tuple(map(with_channels_last, inputs))
@@ -157,7 +158,7 @@ def measure(
         layers=counted.layers,
         device=str(where),
         dtype=str(inputs[0].dtype).removeprefix("torch."),
-        environment=environment(where),
+        environment={**environment(where), **({} if threads is None else {"threads": threads})},
         latency=timed,
         roofline=ceilings,
     )

@@ -3,13 +3,12 @@
 A forward pass that multiplies ``macs`` pairs and moves ``bytes`` takes at least
 ``max(2 * macs / peak, bytes / bandwidth)`` (Williams, Waterman and Patterson, "Roofline", CACM 2009).  Both ceilings
 are measured on the spot with PyTorch's own operators, so the distance to the floor is the network's, not the
-data sheet's.
+data sheet's.  Algorithms that multiply less than the definition (Winograd's convolution) may pass below.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,7 @@ SAMPLES = 5
 LEAST_SAMPLE_S = 1e-2
 
 _SIZES = (512, 1024, 2048, 4096, 8192)
-_SMALLEST_COPY, _LARGEST_COPY = 2**16, 2**28
+_COPIES = tuple(2**power for power in range(16, 30, 2))
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Roofline:
     Attributes:
         peak_gflops: Most floating-point operations a second in 10⁹ (two a multiply-accumulate), of a large matrix
             product or pointwise convolution.
-        bandwidth_gbs: Most bytes read plus written a second in 10⁹, of a copy that touches ``working_set`` bytes.
-        working_set: Bytes the copy touches, source and destination together.
+        bandwidth_gbs: Most bytes read plus written a second in 10⁹, of copies that touch ``working_set`` bytes or more.
+        working_set: Least bytes a copy touched, source and destination together.
         threads: CPU threads used.
         device: Device type and index.
         dtype: Type of the numbers.
@@ -66,27 +65,26 @@ def measure_roofline(
         device: The device.
         dtype: Floating-point type of the numbers.
         threads: CPU threads that an operator may use; None leaves the setting.  It is restored afterwards.
-        working_set: Bytes that the copy behind the bandwidth should touch, rounded up to a power of two between
-            64 KiB and 256 MiB.  Small tensors stay in caches that are faster than main memory: pass what one
-            operator of the network touches.
+        working_set: Least bytes that the copies behind the bandwidth should touch, rounded up to a power of four
+            between 64 KiB and 256 MiB.  Small tensors stay in caches that are faster than main memory: pass what
+            one operator of the network touches.
 
     Raises:
         UserError: The device is absent, the type is not floating point, or a number is not positive.
     """
     place, kind = checked_device(device), checked_dtype(dtype)
-    assert place is not None
-    assert kind is not None
     if place.type == "meta":
         raise UserError("`device` 'meta' computes nothing and has no roofline; 'cpu' always works.")
     if threads is not None:
         positive("threads", threads)
-    rounded = 2 ** math.ceil(math.log2(positive("working_set", working_set)))
-    rounded = min(max(rounded, _SMALLEST_COPY), _LARGEST_COPY)
+    positive("working_set", working_set)
+    # Starting a small copy may take longer than the copy itself, so larger ones are tried as well.
+    copies = [size for size in _COPIES if size >= working_set] or [_COPIES[-1]]
     with cpu_threads(threads) as used, torch.inference_mode():
         return Roofline(
             peak_gflops=_peak(place, kind, used) / 1e9,
-            bandwidth_gbs=_bandwidth(place, rounded, used) / 1e9,
-            working_set=rounded,
+            bandwidth_gbs=max(_bandwidth(place, size, used) for size in copies) / 1e9,
+            working_set=copies[0],
             threads=used,
             device=str(place),
             dtype=str(kind).removeprefix("torch."),
@@ -103,8 +101,8 @@ def _peak(device: torch.device, dtype: torch.dtype, threads: int) -> float:  # n
         image = a.view(1, size, 32, size // 32).contiguous(memory_format=torch.channels_last)
         kernel = a.view(size, size, 1, 1)
         fastest = min(
-            _least_seconds(lambda a=a: a @ a, device),  # type: ignore[misc]
-            _least_seconds(lambda image=image, kernel=kernel: F.conv2d(image, kernel), device),  # type: ignore[misc]
+            _least_seconds(partial(torch.mm, a, a), device),
+            _least_seconds(partial(F.conv2d, image, kernel), device),
         )
         best = max(best, 2 * size**3 / fastest)
         if fastest > LEAST_SAMPLE_S:
@@ -117,7 +115,7 @@ def _bandwidth(device: torch.device, working_set: int, threads: int) -> float:  
     """Return the bytes a second that a copy reads and writes."""
     source = torch.ones(working_set // 2, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return working_set / _least_seconds(lambda: target.copy_(source), device)
+    return working_set / _least_seconds(partial(target.copy_, source), device)
 
 
 def _least_seconds(call: Callable[[], object], device: torch.device) -> float:
