@@ -87,7 +87,7 @@ def _facts(report: Report) -> Iterator[str]:
         timed = report.latency
         yield (
             f"latency {1e3 * timed.median_s:.3f} ms (quartiles {1e3 * timed.q25_s:.3f} to {1e3 * timed.q75_s:.3f}, "
-            f"{timed.rounds} rounds, batch {timed.batch}, {timed.threads} threads)"
+            f"{timed.rounds} rounds, batch {timed.batch}, {timed.threads} thread{'s' if timed.threads > 1 else ''})"
         )
         yield f"achieved {report.achieved_gflops:.1f} GFLOP/s and {report.achieved_gbs:.1f} GB/s"
     if report.roofline is not None and report.floor_s is not None:
