@@ -56,6 +56,17 @@ def test_truncated_fit_has_the_error_of_the_discarded_singular_values() -> None:
     assert_close((axial.dense().weight - conv.weight).norm(), expected, rtol=1e-9, atol=0)
 
 
+def test_truncated_fit_over_three_axes_is_quasi_optimal() -> None:
+    """Oseledets (2011), theorem 2.2: the squared error is at most the sum of those of the single cuts."""
+    conv = nn.Conv3d(4, 6, 3, bias=False, dtype=torch.float64)
+    weight = conv.weight * torch.logspace(0, -6, 6, dtype=torch.float64).view(6, 1, 1, 1, 1)  # steep spectra
+    conv.weight.data.copy_(weight)
+    error = (AxialConv3d.from_dense(conv, mid_channels=(8, 3)).dense().weight - weight).norm()
+    unfolded = weight.permute(1, 2, 3, 4, 0)
+    cuts = [torch.linalg.svdvals(unfolded.reshape(4 * 3**k, -1))[r:].square().sum() for k, r in ((1, 8), (2, 3))]
+    assert max(cuts).sqrt() <= error <= sum(cuts).sqrt()
+
+
 def test_norm_stands_inside_the_residual() -> None:
     op = AxialConv2d(2, 2, 3, padding="same", groups=2, bias=False, residual=True, norm_layer=nn.BatchNorm2d).eval()
     for norm in op.norms:

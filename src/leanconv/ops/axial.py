@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from leanconv.errors import UserError
-from leanconv.linalg import truncated_svd
+from leanconv.linalg import full_ranks, tensor_train
 from leanconv.ops.geometry import Geometry, Padding, PaddingMode, Size, check_groups, to_tuple
 from leanconv.ops.structured import OPERATORS, Conv, StructuredConv, geometry_of, make_conv
 
@@ -163,9 +163,10 @@ class AxialConv(StructuredConv):
             residual: Whether to fit the form with residuals (subtracts the identity each axis adds).
         """
         geometry, groups = geometry_of(conv), conv.groups
-        weight = conv.weight.double().unflatten(0, (groups, -1)).movedim(1, -1)  # (g, i, k_1, …, k_d, o)
+        weight = conv.weight.unflatten(0, (groups, -1)).movedim(1, -1).flatten(1, 2)  # (g, i k_1, k_2, …, k_d, o)
+        weight = weight.flatten(-2)  # the last mode is k_d o
         if mid_channels is None and not residual:
-            mid_channels = _full_ranks(weight, groups)
+            mid_channels = tuple(rank * groups for rank in full_ranks(weight.shape[1:]))
         fitted = cls(
             conv.in_channels,
             conv.out_channels,
@@ -181,15 +182,11 @@ class AxialConv(StructuredConv):
             device=conv.weight.device,
             dtype=conv.weight.dtype,
         )
-        for axis, convolution in enumerate(fitted.convolutions()):
-            if axis < cls.dims - 1:
-                rank = convolution.out_channels // groups
-                u, s, vh = truncated_svd(weight.flatten(1, 2).flatten(2), rank)
-                factor = (u * s.sqrt().unsqueeze(1)).unflatten(1, weight.shape[1:3])
-                weight = (s.sqrt().unsqueeze(2) * vh).unflatten(2, weight.shape[3:])
-            else:
-                factor = weight
-            factor = factor.movedim(-1, 1)  # (g, out, in, k)
+        ranks = [middle // groups for middle in fitted.mid_channels]
+        factors = tensor_train(weight, ranks)
+        for axis, (convolution, factor) in enumerate(zip(fitted.convolutions(), factors, strict=True)):
+            taps, outs = geometry.kernel_size[axis], convolution.out_channels // groups
+            factor = factor.reshape(groups, -1, taps, outs).movedim(-1, 1)  # (g, out, in, k)
             if residual:
                 centre = geometry.kernel_size[axis] // 2
                 factor[..., centre] -= torch.eye(factor.shape[1], dtype=factor.dtype, device=factor.device)
@@ -206,19 +203,6 @@ class AxialConv(StructuredConv):
 def _every(x: Tensor, step: int, axis: int) -> Tensor:
     """Return a view of every ``step``-th sample along ``axis``."""
     return x if step == 1 else x.movedim(axis, -1)[..., ::step].movedim(-1, axis)
-
-
-def _full_ranks(weight: Tensor, groups: int) -> tuple[int, ...]:
-    """Return the channels between the axes at which the fit is exact, for ``weight`` ``(g, i, k_1, …, k_d, o)``."""
-    _, rank, *kernel, out = weight.shape
-    ranks = []
-    for axis in range(len(kernel) - 1):
-        rest = out
-        for taps in kernel[axis + 1 :]:
-            rest *= taps
-        rank = min(rank * kernel[axis], rest)
-        ranks.append(rank * groups)
-    return tuple(ranks)
 
 
 @OPERATORS.register
