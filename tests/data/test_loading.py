@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from leanconv.data import ArraySplit, Augment, StreamSplit, batches, list_data_sets, load
+from leanconv.data import IMAGENET_MEAN, ArraySplit, Augment, StreamSplit, batches, list_data_sets, load
 from leanconv.errors import UserError
 
 ColourFolder = Callable[..., Path]
@@ -256,3 +256,12 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = f"import sys, leanconv.data; sys.exit(' '.join({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
+
+
+def test_a_name_with_a_local_image_folder(colour_folder: ColourFolder) -> None:
+    data = load("imagenet-1k", folder=colour_folder("train", "val", size=(20, 30)), image_size=16, workers=0)
+    assert data.classes == ("blue", "green", "red")
+    assert data.mean == IMAGENET_MEAN
+    # Small enough for memory, where the crop that needs the originals gives way to one with padding.
+    assert isinstance(data.train, ArraySplit)
+    assert data.augment == Augment(flip=True, crop_padding=2)

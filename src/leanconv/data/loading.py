@@ -84,7 +84,12 @@ def load(
     if folder is not None and known is None:
         raise UserError(f"folder={str(folder)!r} goes with one of the names {', '.join(DATA_SETS.names())} only.")
     layout = _layout(known, split_names, image_column, label_column)
-    source = _open(name, known, Path(folder) if folder is not None else None, layout)
+    if folder is None and known is None and Path(name).expanduser().exists():
+        folder = name
+    if folder is not None:
+        source = _open_folder(Path(folder).expanduser(), layout, split_names)
+    else:
+        source = _open(name, known, layout)
     train, test = _train_and_test(source, name, seed)
 
     size, native_channels = _form(train.images)
@@ -129,10 +134,8 @@ def list_data_sets(pattern: str = "*") -> list[str]:
     return DATA_SETS.names(pattern)
 
 
-def _open(name: str, known: KnownSet | None, folder: Path | None, layout: TableLayout) -> Source:
-    """Find the images that a name, or a folder in its place, stands for."""
-    if folder is not None or (known is None and Path(name).expanduser().exists()):
-        return _open_folder((folder or Path(name)).expanduser(), layout)
+def _open(name: str, known: KnownSet | None, layout: TableLayout) -> Source:
+    """Find the images that a name stands for."""
     if known is not None:
         return read_hub(known.repo, None, known.data_files, layout) if known.repo else read_digits()
     if re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) and not name.startswith("."):
@@ -157,12 +160,15 @@ def _train_and_test(source: Source, name: str, seed: int) -> tuple[Labelled, Lab
     return source.train, source.test
 
 
-def _open_folder(folder: Path, layout: TableLayout) -> Source:
+def _open_folder(folder: Path, layout: TableLayout, split_names: tuple[str, str | None] | None) -> Source:
+    if not folder.exists():
+        raise UserError(f"The data folder {folder} does not exist.")
     if not folder.is_dir():
-        raise UserError(f"The data folder {folder} {'is a file' if folder.exists() else 'does not exist'}.")
+        raise UserError(f"The data folder {folder} is a file: give the folder that it is in.")
     if parquet_files(folder):
         return read_parquet(folder, layout)
-    return read_folder(folder, layout.splits)
+    # Image folders name their splits as their owner likes, whatever they are called on the hub.
+    return read_folder(folder, split_names)
 
 
 def _layout(
