@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from leanconv.cli.console import interruptible, is_first_process, messages, print_json
+from leanconv.cli.console import interruptible, is_first_process, output, print_json
 from leanconv.cli.options import (
     Data,
     DataFolder,
@@ -21,6 +21,7 @@ from leanconv.cli.options import (
     default_recipe,
     overrides,
 )
+from leanconv.errors import UserError
 
 
 def train(
@@ -30,7 +31,7 @@ def train(
     recipe: RecipeFile = None,
     changes: Overrides = None,
     width: Width = None,
-    output: Annotated[
+    output_folder: Annotated[
         Path | None,
         typer.Option(
             "--output", "-o", help="Folder of checkpoints and logs.  [dim]\\[default: runs/<model>-<data>][/dim]"
@@ -52,12 +53,15 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a network; torchrun -m leanconv train … trains on several processes."""
+    target = output_folder or Path("runs") / f"{model}-{Path(data).name}"
+
     import torch
 
     from leanconv.comparison import build_model
     from leanconv.data import load
     from leanconv.training import load_recipe
     from leanconv.training import train as run
+    from leanconv.training.checkpoint import LAST
 
     changed = overrides(
         changes,
@@ -72,7 +76,11 @@ def train(
     images = load(data, folder=folder)
     torch.manual_seed(plan.seed)
     network = build_model(model, images, width)
-    target = output or Path("runs") / f"{model}-{Path(data).name}"
+    if (target / LAST).exists() and not (resume or overwrite):
+        raise UserError(
+            f"Folder {str(target)!r} already holds a run: continue it with --resume, replace it with --overwrite, or "
+            "name another one with -o."
+        )
     with interruptible(f"the same command with --resume goes on after the last epoch kept in {target}."):
         result = run(network, images, plan, target, resume=resume, overwrite=overwrite, device=device)
     if not is_first_process():
@@ -84,13 +92,13 @@ def train(
         "last": result.last,
         "best": result.best,
         "output": str(target),
-        "weights": str(target / "last.safetensors"),
+        "weights": str(target / LAST),
     }
     if as_json:
         print_json(record)
         return
     last, best = result.last, result.best
-    messages().print(
+    output().print(
         f"Test accuracy {100 * last['test_top1']:.2f} % after epoch {last['epoch']} "
         f"(best {100 * best['test_top1']:.2f} % after epoch {best['epoch']}); weights in {record['weights']}",
         markup=False,

@@ -175,6 +175,8 @@ def _draw_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) ->
     _dress(axes, theme)
     if logarithmic:
         _plain_log_ticks(axes)
+    else:
+        axes.ticklabel_format(useOffset=False)
 
 
 def _style(index: int) -> tuple[str, str]:

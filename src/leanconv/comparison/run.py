@@ -140,11 +140,11 @@ def train_runs(
         for name in names:
             run = ledger.finished(name, seed)
             if run is None:
-                if on_run:
+                if on_run is not None:
                     on_run(name, seed, None)
                 run = _train_one(name, data, replace(recipe, seed=seed), ledger, width, device, progress)
                 ledger.record(run)
-            if on_run:
+            if on_run is not None:
                 on_run(name, seed, run)
             runs.append(run)
     return runs
