@@ -6,6 +6,9 @@ from types import ModuleType
 import pytest
 import torch
 
+#: Declarations last as long as the objects that made them.
+_DECLARATIONS: list[torch.library.Library] = []
+
 
 @functools.cache
 def torchvision() -> ModuleType:
@@ -24,7 +27,3 @@ def timm() -> ModuleType:
     """Return timm, which imports torchvision, or skip the test."""
     torchvision()
     return pytest.importorskip("timm")
-
-
-#: Declarations last as long as the objects that made them.
-_DECLARATIONS: list[torch.library.Library] = []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from counting import counts
 
 from leanconv.errors import UserError
 from leanconv.models import MODELS, create_model, list_models
@@ -17,12 +17,9 @@ GOLDEN = json.loads((Path(__file__).parent / "golden_counts.json").read_text())[
 def test_counts_are_the_published_ones(golden: dict) -> None:
     if golden["model"] not in MODELS:
         pytest.skip("not in the zoo yet")
-    with torch.device("meta"):
-        model = create_model(golden["model"], **golden["kwargs"]).eval()
-        with FlopCounterMode(display=False) as counter:
-            model(torch.empty(golden["input"]))
-    assert sum(p.numel() for p in model.parameters()) == golden["params"]
-    assert counter.get_total_flops() == 2 * golden["macs"]
+    params, macs = counts(golden["model"], golden["input"], **golden["kwargs"])
+    assert params == golden["params"]
+    assert macs == golden["macs"]
 
 
 def small(name: str, **options: object) -> torch.nn.Module:
@@ -73,6 +70,13 @@ def test_images_below_the_stride_are_refused_at_construction() -> None:
     assert create_model("ran26", image_size=(8, 12), base_width=4).input_size == (3, 8, 12)
     with pytest.raises(UserError, match="at least 8 pixels"):
         create_model("ran26", image_size=(32, 7), base_width=4)
+
+
+def test_input_size_follows_the_stem() -> None:
+    with torch.device("meta"):
+        assert create_model("resnet18").input_size == (3, 224, 224)
+        assert create_model("resnet18", stem="cifar", in_channels=1).input_size == (1, 32, 32)
+        assert create_model("resnet18", stem="cifar", image_size=(64, 48)).input_size == (3, 64, 48)
 
 
 def test_unknown_names_and_values_are_answered_with_what_would_work() -> None:

@@ -21,6 +21,19 @@ def check_stem(stem: str) -> None:
         raise UserError(f"`stem` must be 'imagenet' or 'cifar', got {stem!r}.")
 
 
+def check_width_multiplier(width_multiplier: float) -> None:
+    """Check a factor on all channels of a network; as names give it in percent, that mistake is met.
+
+    Raises:
+        UserError: It is not above 0 and at most 10.
+    """
+    if not 0 < width_multiplier <= 10:
+        near = width_multiplier / 100 if 10 < width_multiplier <= 1000 else 1.0
+        raise UserError(
+            f"`width_multiplier` must be above 0 and at most 10, got {width_multiplier}; {near:g} would work."
+        )
+
+
 def conv_norm(
     in_channels: int,
     out_channels: int,

@@ -1,8 +1,8 @@
-"""Residual networks for small images.
+"""Residual networks: the blocks and frame they share, and the networks for small images.
 
-He, Zhang, Ren and Sun, 2015, arXiv 1512.03385.  Two families: the paper's own CIFAR networks (section 4.2: three
-stages of basic blocks, parameter-free shortcuts), and the four-stage bottleneck networks of base width 120 that
-residual axial networks are measured against (arXiv 2301.04631).
+He, Zhang, Ren and Sun, 2015, arXiv 1512.03385.  Two families are registered here: the paper's own CIFAR networks
+(section 4.2: three stages of basic blocks, parameter-free shortcuts), and the four-stage bottleneck networks of base
+width 120 that residual axial networks are measured against (arXiv 2301.04631).
 """
 
 import re
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leanconv.errors import UserError
-from leanconv.models.convnet import Classifier, ConvNet, conv_norm, make_stages, projection
+from leanconv.models.convnet import Classifier, ConvNet, Stem, check_stem, conv_norm, make_stages, projection
 from leanconv.models.ran import DEPTHS
 from leanconv.models.zoo import Source, register_model
 
@@ -48,6 +48,7 @@ class BasicBlock(nn.Module):
         planes: Channels written.
         stride: Stride of the first convolution.
         shortcut: Called as ``shortcut(in_channels, out_channels, stride)`` where shapes differ.
+        attention: Called with the channels written; its module acts just before the shortcut is added.
     """
 
     expansion = 1
@@ -57,7 +58,9 @@ class BasicBlock(nn.Module):
         in_channels: int,
         planes: int,
         stride: int = 1,
+        *,
         shortcut: Callable[[int, int, int], nn.Module] = projection,
+        attention: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.out_channels = planes
@@ -65,6 +68,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
+        self.attention = attention(planes) if attention else nn.Identity()
         self.act = nn.ReLU()
         changes = stride != 1 or in_channels != planes
         self.downsample = shortcut(in_channels, planes, stride) if changes else nn.Identity()
@@ -72,7 +76,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, in_channels, H, W)`` to ``(N, planes, H/stride, W/stride)``."""
         y = self.bn2(self.conv2(self.act(self.bn1(self.conv1(x)))))
-        out: Tensor = self.act(y + self.downsample(x))
+        out: Tensor = self.act(self.attention(y) + self.downsample(x))
         return out
 
 
@@ -83,11 +87,19 @@ class Bottleneck(nn.Module):
         in_channels: Channels read.
         planes: Channels of the 3x3 convolution; the block writes four times as many.
         stride: Stride of the 3x3 convolution.
+        attention: As in :class:`BasicBlock`.
     """
 
     expansion = 4
 
-    def __init__(self, in_channels: int, planes: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        planes: int,
+        stride: int = 1,
+        *,
+        attention: Callable[[int], nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         self.out_channels = planes * self.expansion
         self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
@@ -96,6 +108,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, self.out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(self.out_channels)
+        self.attention = attention(self.out_channels) if attention else nn.Identity()
         self.act = nn.ReLU()
         self.downsample = projection(in_channels, self.out_channels, stride)
 
@@ -103,23 +116,27 @@ class Bottleneck(nn.Module):
         """Map ``(N, in_channels, H, W)`` to ``(N, 4 planes, H/stride, W/stride)``."""
         y = self.act(self.bn1(self.conv1(x)))
         y = self.bn3(self.conv3(self.act(self.bn2(self.conv2(y)))))
-        out: Tensor = self.act(y + self.downsample(x))
+        out: Tensor = self.act(self.attention(y) + self.downsample(x))
         return out
 
 
 class ResNet(ConvNet):
-    """Residual network with a 3x3 stem without pooling; the first stage keeps the resolution, the others halve it.
+    """Residual network whose first stage keeps the stem's resolution; the others halve it.
 
-    Weights with the customary names (``conv1``, ``bn1``, ``layer1.0.conv1``, …, ``fc`` or ``linear``) load as they are.
+    Weights with the customary names (``conv1``, ``bn1``, ``layer1.0.conv1``, …, ``fc`` or ``linear``; attention as
+    ``eca`` or ``se``) load as they are.
 
     Args:
         block: :class:`BasicBlock` or :class:`Bottleneck`.
         depths: Blocks a stage.
         base_width: Channels of the stem and planes of the first stage; planes double each stage.
+        stem: ``"cifar"``, one 3x3 convolution, or ``"imagenet"``, 7x7 and 3x3 max-pooling, both of stride 2.
         num_classes: Outputs.
         in_channels: Channels of the images.
-        he_initialisation: Draw weights as in He et al., 2015, arXiv 1502.01852, instead of torch's default.
         features_only: See :class:`~leanconv.models.convnet.ConvNet`.
+
+    Raises:
+        UserError: ``stem`` is unknown.
 
     Shapes:
         ``(N, in_channels, H, W)`` to ``(N, num_classes)``.
@@ -131,23 +148,23 @@ class ResNet(ConvNet):
         depths: Sequence[int],
         *,
         base_width: int,
+        stem: Stem = "cifar",
         num_classes: int = 10,
         in_channels: int = 3,
-        he_initialisation: bool = False,
         features_only: bool = False,
     ) -> None:
+        check_stem(stem)
+        first = conv_norm(in_channels, base_width, 3)
+        if stem == "imagenet":
+            first = nn.Sequential(*conv_norm(in_channels, base_width, 7, 2), nn.MaxPool2d(3, 2, 1))
         planes = [base_width * 2**stage for stage in range(len(depths))]
         stages = make_stages(block, base_width, depths, planes, (1,) + (2,) * (len(depths) - 1))
         super().__init__(
-            conv_norm(in_channels, base_width, 3),
+            first,
             stages,
             Classifier(stages[-1][-1].out_channels, num_classes),  # type: ignore[arg-type]
             features_only=features_only,
         )
-        if he_initialisation:
-            for module in self.modules():
-                if isinstance(module, nn.Conv2d | nn.Linear):
-                    nn.init.kaiming_normal_(module.weight)
         self.register_load_state_dict_pre_hook(_rename_customary_keys)  # type: ignore[no-untyped-call]
 
 
@@ -155,6 +172,7 @@ _CUSTOMARY = (
     (re.compile(r"^conv1\."), "stem.0."),
     (re.compile(r"^bn1\."), "stem.1."),
     (re.compile(r"^(?:fc|linear)\."), "head.fc."),
+    (re.compile(r"\.(?:eca|se)\."), ".attention."),
 )
 
 
@@ -177,6 +195,8 @@ def _padded_basic_block(in_channels: int, planes: int, stride: int) -> BasicBloc
 
 class CifarResNet(ResNet):
     """The CIFAR networks of He et al., section 4.2: three stages of basic blocks, option A shortcuts.
+
+    Weights start as in He et al., 2015, arXiv 1502.01852.
 
     Args:
         depth: Layers, ``6 n + 2``.
@@ -206,9 +226,11 @@ class CifarResNet(ResNet):
             base_width=base_width,
             num_classes=num_classes,
             in_channels=in_channels,
-            he_initialisation=True,
             features_only=features_only,
         )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
 
 
 class BottleneckCifarResNet(ResNet):

@@ -93,7 +93,7 @@ def create_model(
         num_classes: Outputs; by default those of the data set the network was designed for.
         in_channels: Channels of the images.
         image_size: Height and width of the images it will see, to have them checked now; by default the size it
-            was designed for.
+            was designed for (32 pixels a side with ``stem="cifar"``).
         **options: Other arguments of the network's class, such as ``base_width`` or ``features_only``.
 
     Returns:
@@ -116,7 +116,8 @@ def create_model(
     if image_size is not None:
         _check_image_size(name, entry, {**entry.defaults, **options}, image_size)
     model: Any = entry.build(**{**entry.defaults, **kwargs, **options})
-    model.input_size = (in_channels, *(image_size or entry.input_size[1:]))
+    design_size = (32, 32) if options.get("stem") == "cifar" else entry.input_size[1:]
+    model.input_size = (in_channels, *(image_size or design_size))
     model.config = {"name": name, "kwargs": {**kwargs, **options}}
     built: nn.Module = model
     return built
