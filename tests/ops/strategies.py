@@ -28,7 +28,8 @@ def operators(draw: st.DrawFn, name: str) -> StructuredConv:
     cls = OPERATORS[name]
     kwargs: dict[str, Any] = dict(draw(st.sampled_from(cls.examples)))
     accepted = inspect.signature(cls).parameters
-    for key in draw(st.lists(st.sampled_from([key for key in VARIED if key in accepted]), max_size=4, unique=True)):
+    varied = [key for key in VARIED if key in accepted]
+    for key in draw(st.lists(st.sampled_from(varied), max_size=4, unique=True)) if varied else []:
         kwargs[key] = draw(VARIED[key](cls.dims))
     try:
         return cls(**kwargs).double()

@@ -1,28 +1,81 @@
 """Operators: structured factorisations of dense convolutions, one a file."""
 
+from leanconv.ops.address import AddressPointwise2d, AddressShift2d, address_shift, shortcut_shift
+from leanconv.ops.aspp import ASPP
+from leanconv.ops.atrous import AtrousSeparableConv1d, AtrousSeparableConv2d, AtrousSeparableConv3d
 from leanconv.ops.axial import AxialConv1d, AxialConv2d, AxialConv3d
 from leanconv.ops.channel_attention import ChannelAttention
+from leanconv.ops.context import ContextModule
+from leanconv.ops.dilated import DilatedConv1d, DilatedConv2d, DilatedConv3d
 from leanconv.ops.eca import ECA, UnsharedECA, adaptive_kernel_size
+from leanconv.ops.rolling import RollingPointwise1d, RollingPointwise2d, RollingPointwise3d
 from leanconv.ops.separable import (
     DepthwiseSeparableConv1d,
     DepthwiseSeparableConv2d,
     DepthwiseSeparableConv3d,
 )
+from leanconv.ops.shift import (
+    ChannelShift1d,
+    ChannelShift2d,
+    ChannelShift3d,
+    ShiftedGroupedPointwise1d,
+    ShiftedGroupedPointwise2d,
+    ShiftedGroupedPointwise3d,
+    channel_shift,
+)
+from leanconv.ops.shuffle import (
+    ChannelShuffle1d,
+    ChannelShuffle2d,
+    ChannelShuffle3d,
+    GroupedShuffleConv1d,
+    GroupedShuffleConv2d,
+    GroupedShuffleConv3d,
+    channel_shuffle,
+)
 from leanconv.ops.squeeze_excitation import SqueezeExcitation
 from leanconv.ops.structured import OPERATORS, StructuredConv
 
 __all__ = [
+    "ASPP",
     "ECA",
     "OPERATORS",
+    "AddressPointwise2d",
+    "AddressShift2d",
+    "AtrousSeparableConv1d",
+    "AtrousSeparableConv2d",
+    "AtrousSeparableConv3d",
     "AxialConv1d",
     "AxialConv2d",
     "AxialConv3d",
     "ChannelAttention",
+    "ChannelShift1d",
+    "ChannelShift2d",
+    "ChannelShift3d",
+    "ChannelShuffle1d",
+    "ChannelShuffle2d",
+    "ChannelShuffle3d",
+    "ContextModule",
     "DepthwiseSeparableConv1d",
     "DepthwiseSeparableConv2d",
     "DepthwiseSeparableConv3d",
+    "DilatedConv1d",
+    "DilatedConv2d",
+    "DilatedConv3d",
+    "GroupedShuffleConv1d",
+    "GroupedShuffleConv2d",
+    "GroupedShuffleConv3d",
+    "RollingPointwise1d",
+    "RollingPointwise2d",
+    "RollingPointwise3d",
+    "ShiftedGroupedPointwise1d",
+    "ShiftedGroupedPointwise2d",
+    "ShiftedGroupedPointwise3d",
     "SqueezeExcitation",
     "StructuredConv",
     "UnsharedECA",
     "adaptive_kernel_size",
+    "address_shift",
+    "channel_shift",
+    "channel_shuffle",
+    "shortcut_shift",
 ]

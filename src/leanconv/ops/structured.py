@@ -8,9 +8,11 @@ is the kernel.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeAlias, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leanconv.errors import UserError
@@ -23,6 +25,8 @@ CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     2: nn.Conv2d,
     3: nn.Conv3d,
 }
+#: The same as functions of an input and a weight.
+CONV_FUNCTION: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 #: Input elements of one probe; wider operators are probed in several passes so that memory stays bounded.
 PROBE_ELEMENTS = 2**25
@@ -65,6 +69,24 @@ def geometry_of(conv: Conv) -> Geometry:
         conv.dilation,
         cast("Any", conv.padding_mode),
     )
+
+
+def ungrouped_weight(conv: Conv) -> Tensor:
+    """Return a kernel over all input channels, ``(out_channels, in_channels, *kernel_size)``, zero between groups."""
+    blocks = conv.weight.unflatten(0, (conv.groups, -1))
+    groups, rows, columns, *kernel = blocks.shape
+    full = blocks.new_zeros(groups, rows, groups, columns, *kernel)
+    index = torch.arange(groups)
+    full[index, :, index] = blocks
+    weight: Tensor = full.flatten(2, 3).flatten(0, 1)
+    return weight
+
+
+def grouped_weight(weight: Tensor, groups: int) -> Tensor:
+    """Return the part of a kernel over all input channels that a grouped convolution keeps."""
+    blocks = weight.unflatten(1, (groups, -1)).unflatten(0, (groups, -1))
+    kept: Tensor = blocks.diagonal(dim1=0, dim2=2).movedim(-1, 0).flatten(0, 1)
+    return kept
 
 
 class StructuredConv(nn.Module, ABC):
