@@ -3,10 +3,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from leanconv.errors import UserError
 from leanconv.ops import (
+    AddressPointwise2d,
     ChannelShift2d,
+    RollingPointwise2d,
     ShiftedGroupedPointwise1d,
     ShiftedGroupedPointwise2d,
     ShiftedGroupedPointwise3d,
@@ -108,3 +111,10 @@ def test_groups_must_divide_the_outputs() -> None:
         ShiftedGroupedPointwise2d(16, 6, 4)
     with pytest.raises(UserError, match="even number of channels"):
         ChannelShift2d(7, 1)
+
+
+def test_products_on_memory_count_the_same_macs() -> None:
+    for operator in (ShiftedGroupedPointwise2d(16, 8, 4), AddressPointwise2d(16, 8, 4), RollingPointwise2d(16, 8, 4)):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            operator(torch.randn(2, 16, 12, 12))
+        assert counter.get_total_flops() == 2 * 2 * 16 * 8 // 4 * 144

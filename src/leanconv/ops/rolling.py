@@ -6,7 +6,8 @@ SCC).  With ``w = in_channels / groups``, filter ``f`` reads the ``w`` consecuti
 pointwise convolution of the same size connects one group.
 
 Cost on ``h x w`` samples: ``in_channels out_channels / groups`` parameters and so many MACs a sample, whatever the
-overlap.  Filters whose windows coincide share one matrix product.
+overlap.  Filters whose windows coincide share one matrix product; where ``(1 - overlap) w`` is no whole number few
+coincide, and neighbouring filters share a product over a wider window, with zeros and more MACs than counted here.
 """
 
 import math
@@ -24,8 +25,8 @@ from leanconv.ops.shuffle import channel_shuffle
 from leanconv.ops.structured import CONV_FUNCTION, OPERATORS, Conv, StructuredConv, ungrouped_weight
 from leanconv.ops.windowed import circular, reads_in_place, windowed_pointwise, windowed_pointwise_last
 
-#: Filters that must share a window for a product of their own to pay.
-LEAST_ROWS = 4
+#: Filters that must share a window for a product of their own to pay, and those of a block with a wider window.
+LEAST_ROWS, BLOCK_ROWS = 4, 16
 
 
 def window_starts(in_channels: int, out_channels: int, groups: int, overlap: float) -> list[int]:
@@ -116,7 +117,7 @@ class RollingPointwise(StructuredConv):
             return
         # Neighbouring windows share a wider one, up to about a quarter wider, with zeros where a filter does not read.
         order = sorted(range(self.out_channels), key=self.window_starts.__getitem__)
-        size = max(LEAST_ROWS, self.out_channels // (4 * self.channel_groups))
+        size = max(BLOCK_ROWS, self.out_channels // (4 * self.channel_groups))
         chunks = [order[first : first + size] for first in range(0, self.out_channels, size)]
         self.blocks = [self.window_starts[chunk[0]] for chunk in chunks]
         spans = [self.window_starts[chunk[-1]] - start for chunk, start in zip(chunks, self.blocks, strict=True)]
@@ -136,7 +137,7 @@ class RollingPointwise(StructuredConv):
             missing = -self.out_channels % len(self.blocks)
             weight = F.pad(self.weight, (0, 0, 0, missing)) if missing else self.weight
             rows: Tensor = weight.unflatten(0, (-1, len(self.blocks)))
-            return rows.transpose(0, 1)
+            return rows.transpose(0, 1).contiguous()  # products of strided rows are slower than this small copy
         return F.pad(self.weight, (0, 1, 0, 1))[self._rows, self._columns]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def reads_in_place(x: Tensor, weight: Tensor, *, channels_last: bool = False) ->
         and x.numel() > 0
         and samples >= LEAST_SAMPLES
         and x.dtype == weight.dtype
-        and not torch.is_autocast_enabled(x.device.type)
+        and not (torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type))
     )
 
 
@@ -60,7 +60,7 @@ def windowed_pointwise(
             if x.shape[0] == 1:
                 _accumulate(target[0], factor, block[0], first > 0)
             else:
-                _accumulate_batch(target, factor.expand(x.shape[0], -1, -1), block, first > 0)
+                _accumulate(target, factor.expand(x.shape[0], -1, -1), block, first > 0)
     result = out.view(x.shape[0], windows * rows, *x.shape[2:])
     return result if bias is None else result.add_(bias.view(-1, *[1] * (x.dim() - 2)))
 
@@ -121,16 +121,9 @@ def _blocks(images: Tensor, start: int, width: int, samples: int) -> Iterator[tu
 
 
 def _accumulate(target: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
-    """Write, or add, a matrix product into ``target``."""
-    if add:
-        target.addmm_(left, right)
+    """Write, or add, a matrix product (of each image, if there are three axes) into ``target``."""
+    # The forms with ``out=`` rather than ``addmm_``, which torch.utils.flop_counter does not know.
+    if target.dim() == 2:
+        torch.addmm(target, left, right, out=target) if add else torch.mm(left, right, out=target)
     else:
-        torch.mm(left, right, out=target)
-
-
-def _accumulate_batch(target: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
-    """Write, or add, matrix products into ``target``."""
-    if add:
-        target.baddbmm_(left, right)
-    else:
-        torch.bmm(left, right, out=target)
+        torch.baddbmm(target, left, right, out=target) if add else torch.bmm(left, right, out=target)
