@@ -1,4 +1,4 @@
-"""Started by tests: train the tiny network; with a third argument, stop for good in that step and say so."""
+"""Started by tests: train the tiny network; in the step that the second argument names, wait to be killed."""
 
 import sys
 import time
@@ -28,12 +28,11 @@ class Stall(Classify):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    folder, optimizer, stall = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    folder, stall = Path(sys.argv[1]), int(sys.argv[2])
     recipe = Recipe(
         epochs=4,
         batch_size=16,
         warmup_epochs=1,
-        optimizer=optimizer,
         lr=0.01,
         ema=0.9,
         channels_last=True,
