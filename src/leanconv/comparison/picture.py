@@ -138,17 +138,6 @@ def _draw_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) ->
     if logarithmic:
         axes.set_xscale("log")
 
-    front = pareto_front(xs, ys)
-    axes.plot(
-        [xs[index] for index in front],
-        [ys[index] for index in front],
-        drawstyle="steps-post",
-        color=theme.quiet,
-        linewidth=1.3,
-        linestyle=(0, (4, 3)),
-        zorder=1,
-        label="Pareto front",
-    )
     for index, entry in enumerate(entries):
         low, high = _x_errors(entry, panel)
         color, marker = _style(index)
@@ -167,6 +156,7 @@ def _draw_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) ->
             zorder=3,
         )
     axes.margins(x=0.16, y=0.18)
+    _draw_front(axes, xs, ys, theme)
     axes.legend(
         loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, labelcolor=theme.text, borderaxespad=0.3
     )
@@ -177,6 +167,30 @@ def _draw_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) ->
         _plain_log_ticks(axes)
     else:
         axes.ticklabel_format(useOffset=False)
+
+
+def _draw_front(axes: Axes, xs: Sequence[float], ys: Sequence[float], theme: Theme) -> None:
+    corners = _front_corners(axes, xs, ys)
+    axes.set_xlim(axes.get_xlim())
+    axes.plot(
+        [x for x, _ in corners],
+        [y for _, y in corners],
+        color=theme.quiet,
+        linewidth=1.3,
+        linestyle=(0, (4, 3)),
+        zorder=1,
+        label="Pareto front",
+    )
+
+
+def _front_corners(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    """Return the corners of the staircase under the front: what is above it no model reaches at that cost."""
+    corners: list[tuple[float, float]] = []
+    for index in pareto_front(xs, ys):
+        if corners:
+            corners.append((xs[index], corners[-1][1]))
+        corners.append((xs[index], ys[index]))
+    return [*corners, (axes.get_xlim()[1], corners[-1][1])]
 
 
 def _style(index: int) -> tuple[str, str]:
@@ -238,10 +252,8 @@ def _label_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) -
         avoid(x, y, x, y, 7)
         avoid(x - low, y, x + high, y, 3)
         avoid(x, y - spread, x, y + spread, 3)
-    front = pareto_front(xs, ys)
-    for here, there in pairwise(front):
-        avoid(xs[here], ys[here], xs[there], ys[here], 2)
-        avoid(xs[there], ys[here], xs[there], ys[there], 2)
+    for (x0, y0), (x1, y1) in pairwise(_front_corners(axes, xs, ys)):
+        avoid(x0, y0, x1, y1, 2)
     place_labels(
         axes,
         [entry.model for entry in entries],
