@@ -112,6 +112,8 @@ def test_average_follows_the_weights_with_its_decay() -> None:
 
 
 @pytest.mark.slow
+# torch's own compiler defines script methods when it is imported.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_compiled_training_gives_the_same_network() -> None:
     plain = _train(SHORT, toy_net(dropout=0.0))
     compiled = _train(replace(SHORT, compile=True), toy_net(dropout=0.0))
@@ -153,6 +155,18 @@ def test_without_a_terminal_there_is_a_line_an_epoch(capfd: pytest.CaptureFixtur
     assert "ETA" in lines[1]
     _train(progress=False)
     assert capfd.readouterr() == ("", "")
+
+
+def test_on_a_terminal_there_is_a_bar(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("leanconv.training.progress._REFRESH", 0.0)
+    _train(progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    for part in ("epoch 3/4", "/6", "loss ", "lr 0.1", "images/s ETA 0:"):
+        assert part in err
+    assert "epoch 4/4  loss " in err
 
 
 class _NotANumberAt(Classify):

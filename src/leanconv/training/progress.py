@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 _REFRESH = 0.25
 
@@ -30,27 +30,31 @@ class Reporter:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[numbers]}"),
-                TimeRemainingColumn(),
                 console=self.console,
                 transient=True,
             )
             self._task = self._bar.add_task("", total=steps, epoch=1, epochs=epochs, numbers="")
+        self._epoch = 1
         self._numbers = ""
         self._next_refresh = 0.0
         self._epoch_started = time.monotonic()
 
     def start_epoch(self, epoch: int) -> None:
         """Begin an epoch, counted from 1."""
-        self._epoch_started = time.monotonic()
+        self._epoch, self._epoch_started = epoch, time.monotonic()
         if self._bar:
             self._bar.start()
-            self._bar.reset(self._task, total=self.steps, epoch=epoch, numbers=self._numbers)
+            # Resetting a task forgets the fields that are not given again.
+            self._bar.reset(self._task, total=self.steps, epoch=epoch, epochs=self.epochs, numbers=self._numbers)
 
     def step(self, done: int) -> None:
         """Note that ``done`` steps of the epoch are issued; cheap enough for every step."""
         if self._bar and time.monotonic() >= self._next_refresh:
             speed = done * self.images / (time.monotonic() - self._epoch_started)
-            self._bar.update(self._task, completed=done, numbers=f"{self._numbers} {speed:.0f} images/s")
+            left = (self.epochs - self._epoch + 1) * self.steps - done
+            eta = timedelta(seconds=round(left * self.images / speed))
+            numbers = f"{self._numbers} {speed:.0f} images/s ETA {eta}"
+            self._bar.update(self._task, completed=done, numbers=numbers)
             self._next_refresh = time.monotonic() + _REFRESH
 
     def numbers(self, loss: float, lr: float) -> None:
