@@ -5,7 +5,19 @@ from leanconv.ops.aspp import ASPP
 from leanconv.ops.atrous import AtrousSeparableConv1d, AtrousSeparableConv2d, AtrousSeparableConv3d
 from leanconv.ops.axial import AxialConv1d, AxialConv2d, AxialConv3d
 from leanconv.ops.channel_attention import ChannelAttention
+from leanconv.ops.channelwise import (
+    GroupedChannelwiseConv1d,
+    GroupedChannelwiseConv2d,
+    GroupedChannelwiseConv3d,
+    channelwise_conv,
+)
+from leanconv.ops.channelwise_classifier import ChannelwiseClassifier, UnsharedChannelwiseClassifier
 from leanconv.ops.context import ContextModule
+from leanconv.ops.depthwise_channelwise import (
+    DepthwiseChannelwiseConv1d,
+    DepthwiseChannelwiseConv2d,
+    DepthwiseChannelwiseConv3d,
+)
 from leanconv.ops.dilated import DilatedConv1d, DilatedConv2d, DilatedConv3d
 from leanconv.ops.eca import ECA, UnsharedECA, adaptive_kernel_size
 from leanconv.ops.rolling import RollingPointwise1d, RollingPointwise2d, RollingPointwise3d
@@ -54,13 +66,20 @@ __all__ = [
     "ChannelShuffle1d",
     "ChannelShuffle2d",
     "ChannelShuffle3d",
+    "ChannelwiseClassifier",
     "ContextModule",
+    "DepthwiseChannelwiseConv1d",
+    "DepthwiseChannelwiseConv2d",
+    "DepthwiseChannelwiseConv3d",
     "DepthwiseSeparableConv1d",
     "DepthwiseSeparableConv2d",
     "DepthwiseSeparableConv3d",
     "DilatedConv1d",
     "DilatedConv2d",
     "DilatedConv3d",
+    "GroupedChannelwiseConv1d",
+    "GroupedChannelwiseConv2d",
+    "GroupedChannelwiseConv3d",
     "GroupedShuffleConv1d",
     "GroupedShuffleConv2d",
     "GroupedShuffleConv3d",
@@ -72,10 +91,12 @@ __all__ = [
     "ShiftedGroupedPointwise3d",
     "SqueezeExcitation",
     "StructuredConv",
+    "UnsharedChannelwiseClassifier",
     "UnsharedECA",
     "adaptive_kernel_size",
     "address_shift",
     "channel_shift",
     "channel_shuffle",
+    "channelwise_conv",
     "shortcut_shift",
 ]
