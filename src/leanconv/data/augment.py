@@ -89,16 +89,10 @@ def crop(images: Tensor, padding: int, offsets: Tensor) -> Tensor:
         padding: Pixels added on each of the four sides.
         offsets: (B, 2) int64, top row and left column of each cut in the padded image, 0 … 2 * padding.
     """
-    batch, channels, height, width = images.shape
-    padded = F.pad(images, (padding,) * 4)
-    rows = offsets[:, 0, None] + torch.arange(height, device=images.device)
-    columns = offsets[:, 1, None] + torch.arange(width, device=images.device)
-    return padded[
-        torch.arange(batch, device=images.device)[:, None, None, None],
-        torch.arange(channels, device=images.device)[None, :, None, None],
-        rows[:, None, :, None],
-        columns[:, None, None, :],
-    ]
+    height, width = images.shape[-2:]
+    windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    # One index a window instead of one a pixel: a view of all windows, of which one an image is copied.
+    return windows[torch.arange(len(images), device=images.device), :, offsets[:, 0], offsets[:, 1]]
 
 
 def cutout(images: Tensor, side: int, centres: Tensor) -> Tensor:
