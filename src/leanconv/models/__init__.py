@@ -10,6 +10,7 @@ from leanconv.models import (
     ran,
     resnet,
     se_resnet,
+    shufflenet,
     squeezenext,
     wide_resnet,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "register_model",
     "resnet",
     "se_resnet",
+    "shufflenet",
     "squeezenext",
     "wide_resnet",
 ]
