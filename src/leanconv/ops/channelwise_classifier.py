@@ -48,14 +48,14 @@ class ChannelwiseClassifier(nn.Module):
         if dims not in POOL:
             raise UserError(f"`kernel_size` must have 1 to 3 axes, got {kernel_size!r}; (7, 7) would work.")
         self.kernel_size = to_tuple(kernel_size, dims, "kernel_size")
-        # The pixels of the map are the input channels of a convolution along its channels.
-        self.conv = nn.Conv1d(math.prod(self.kernel_size), 1, _taps(in_channels, num_classes), bias=False)
+        # The pixels of the map are the input channels of a convolution along its channels, as they lie in memory.
+        self.conv = nn.Conv2d(math.prod(self.kernel_size), 1, (1, _taps(in_channels, num_classes)), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Score the classes."""
         if x.shape[2:] != self.kernel_size:
             x = POOL[len(self.kernel_size)](x, self.kernel_size)
-        scores: Tensor = self.conv(x.flatten(2).transpose(1, 2)).squeeze(1)
+        scores: Tensor = self.conv(x.flatten(2).unsqueeze(1).permute(0, 3, 1, 2)).flatten(1)
         return scores
 
 
