@@ -16,6 +16,10 @@ hypothesis.settings.register_profile("leanconv", deadline=None)
 hypothesis.settings.load_profile("leanconv")
 
 
+# Tiny operators on two threads spend their time waiting for each other when the machine is busy.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

@@ -34,6 +34,13 @@ def test_overrides_are_applied_in_order(tmp_path: Path) -> None:
     assert type(recipe) is Recipe
 
 
+def test_another_length_keeps_the_share_of_warm_up_and_steps() -> None:
+    short = load_recipe("ran_cifar", epochs=3)
+    assert (short.epochs, short.warmup_epochs) == (3, pytest.approx(0.2))
+    assert load_recipe("resnet_cifar", epochs=20).step_epochs == [10, 15]
+    assert load_recipe("ran_cifar", ["warmup_epochs=1"], epochs=3).warmup_epochs == 1
+
+
 def test_unknown_keys_suggest_near_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'momentun'.*did you mean 'momentum'"):
         load_recipe(None, ["momentun=0.8"])

@@ -22,7 +22,6 @@ from leanconv.cli.options import (
     Width,
     between,
     default_recipe,
-    overrides,
 )
 from leanconv.errors import UserError
 
@@ -72,7 +71,7 @@ def compare(
 
     require_plot_extra()
     target = folder or Path("runs") / f"compare-{Path(data).name}"
-    plan = load_recipe(recipe or default_recipe(data), overrides(changes, epochs=epochs))
+    plan = load_recipe(recipe or default_recipe(data), changes or [], epochs=epochs)
     images = load(data, folder=data_folder)
     with interruptible(f"the same command goes on where it stopped, finished runs are kept in {target}."):
         comparison = run(
@@ -88,9 +87,16 @@ def compare(
             on_run=RunLines(len(models) * seeds),
         )
         command = _command(
-            models, data=data, width=width, seeds=seeds, recipe=recipe, baseline=baseline, threads=threads
+            models,
+            data=data,
+            width=width,
+            epochs=epochs,
+            seeds=seeds,
+            recipe=recipe,
+            baseline=baseline,
+            threads=threads,
         )
-        for change in overrides(changes, epochs=epochs):
+        for change in changes or []:
             command += f" --set {shlex.quote(change)}"
         files = write_report(comparison, target, command=command)
     if as_json:

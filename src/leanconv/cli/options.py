@@ -68,7 +68,7 @@ Epochs = Annotated[
     typer.Option(
         "--epochs",
         callback=between("--epochs", 1, 100_000),
-        help="Short for --set epochs=N.",
+        help="Epochs; the recipe's warm-up and steps keep their share of them.",
         rich_help_panel=_TRAINING,
     ),
 ]

@@ -65,14 +65,13 @@ def train(
 
     changed = overrides(
         changes,
-        epochs=epochs,
         batch_size=batch_size,
         lr=lr,
         seed=seed,
         precision=precision,
         compile=compiled,
     )
-    plan = load_recipe(recipe or default_recipe(data), changed)
+    plan = load_recipe(recipe or default_recipe(data), changed, epochs=epochs)
     images = load(data, folder=folder)
     torch.manual_seed(plan.seed)
     network = build_model(model, images, width)

@@ -115,44 +115,62 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 
 
-def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = (), *, epochs: int | None = None) -> Recipe:
     """Read a recipe from YAML and apply overrides.
 
     Args:
         path: A YAML file with keys of :class:`Recipe`, the name of a recipe that comes with the package
             (``"ran_cifar"``), or None for the defaults.
         overrides: Changes such as ``"lr=0.05"`` or ``"augment.flip=false"``, applied in order.
+        epochs: Another length for the same recipe: warm-up and steps keep their share of it, where an override
+            does not set them.
 
     Raises:
         UserError: The file is missing or not YAML, a key is unknown, or a value has the wrong type or range.
     """
     try:
         from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
     except ImportError:
         raise UserError('Training needs the "train" extra: pip install "leanconv[train]"') from None
 
-    layers = []
+    merged = OmegaConf.structured(Recipe)
     if path is not None:
-        layers.append((f"recipe file {path}", _read_yaml(_find(path))))
+        merged = _merge(merged, _read_yaml(_find(path)), f"recipe file {path}")
+    if epochs is not None:
+        merged = _merge(merged, _rescaled(merged, epochs), f"length of {epochs} epochs")
     for override in overrides:
         if "=" not in override or not override.split("=", 1)[0]:
             raise UserError(f"Override {override!r} is not of the form key=value, for example lr=0.05.")
-        layers.append((f"override {override!r}", OmegaConf.from_dotlist([override])))
-    merged = OmegaConf.structured(Recipe)
-    known = {entry.name: entry.type for entry in dataclasses.fields(Recipe)}
-    for origin, layer in layers:
-        for key in layer:
-            if key not in known:
-                raise UserError(f"The {origin} has the unknown key {key!r}: {nearest(str(key), known)}")
-        for key in layer:
-            try:
-                merged = OmegaConf.merge(merged, {key: layer[key]})
-            except OmegaConfBaseException:
-                expected = _TYPE_NAMES.get(known[key], str(known[key]))
-                raise UserError(f"The {origin} sets {key} to {layer[key]!r}, where {expected} is needed.") from None
+        merged = _merge(merged, OmegaConf.from_dotlist([override]), f"override {override!r}")
     values: dict[str, Any] = OmegaConf.to_container(merged, resolve=True)
     return Recipe(**values)
+
+
+def _merge(recipe: Any, layer: Any, origin: str) -> Any:
+    """Return the structured config ``recipe`` with the values of ``layer``, which comes from ``origin``."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = {entry.name: entry.type for entry in dataclasses.fields(Recipe)}
+    for key in layer:
+        if key not in known:
+            raise UserError(f"The {origin} has the unknown key {key!r}: {nearest(str(key), known)}")
+        try:
+            recipe = OmegaConf.merge(recipe, {key: layer[key]})
+        except OmegaConfBaseException:
+            expected = _TYPE_NAMES.get(known[key], str(known[key]))
+            raise UserError(f"The {origin} sets {key} to {layer[key]!r}, where {expected} is needed.") from None
+    return recipe
+
+
+def _rescaled(recipe: Any, epochs: int) -> dict[str, Any]:
+    """Return the values that make a recipe last another number of epochs."""
+    share = epochs / recipe.epochs
+    return {
+        "epochs": epochs,
+        "warmup_epochs": recipe.warmup_epochs * share,
+        "step_epochs": [max(1, round(epoch * share)) for epoch in recipe.step_epochs],
+    }
 
 
 def _recipe_folders() -> tuple[Path, ...]:
