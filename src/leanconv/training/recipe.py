@@ -63,7 +63,7 @@ class Recipe:
     accumulate: int = 1
     clip: float = 0.0
     precision: str = "fp32"
-    channels_last: bool = False
+    channels_last: bool = True
     compile: bool = False
     seed: int = 0
     augment: dict[str, Any] = field(default_factory=dict)
