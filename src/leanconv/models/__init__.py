@@ -8,11 +8,14 @@ from leanconv.models import (
     mobilenet_v1,
     mobilenet_v2,
     ran,
+    repvgg,
     resnet,
     se_resnet,
     shufflenet,
     squeezenext,
+    squeezenext23,
     wide_resnet,
+    xception,
 )
 from leanconv.models.zoo import MODELS, ModelEntry, create_model, list_models, register_model
 
@@ -29,9 +32,12 @@ __all__ = [
     "mobilenet_v2",
     "ran",
     "register_model",
+    "repvgg",
     "resnet",
     "se_resnet",
     "shufflenet",
     "squeezenext",
+    "squeezenext23",
     "wide_resnet",
+    "xception",
 ]
