@@ -18,6 +18,7 @@ from leanconv.ops.depthwise_channelwise import (
     DepthwiseChannelwiseConv2d,
     DepthwiseChannelwiseConv3d,
 )
+from leanconv.ops.dice import DiCE, DimConv, DimFuse
 from leanconv.ops.dilated import DilatedConv1d, DilatedConv2d, DilatedConv3d
 from leanconv.ops.eca import ECA, UnsharedECA, adaptive_kernel_size
 from leanconv.ops.rolling import RollingPointwise1d, RollingPointwise2d, RollingPointwise3d
@@ -74,9 +75,12 @@ __all__ = [
     "DepthwiseSeparableConv1d",
     "DepthwiseSeparableConv2d",
     "DepthwiseSeparableConv3d",
+    "DiCE",
     "DilatedConv1d",
     "DilatedConv2d",
     "DilatedConv3d",
+    "DimConv",
+    "DimFuse",
     "GroupedChannelwiseConv1d",
     "GroupedChannelwiseConv2d",
     "GroupedChannelwiseConv3d",
