@@ -1,6 +1,7 @@
 """Networks, one family a file, built by name."""
 
 from leanconv.models import (
+    addressnet,
     antnet,
     eca_net,
     imagenet_resnet,
@@ -22,6 +23,7 @@ from leanconv.models.zoo import MODELS, ModelEntry, create_model, list_models, r
 __all__ = [
     "MODELS",
     "ModelEntry",
+    "addressnet",
     "antnet",
     "create_model",
     "eca_net",
