@@ -115,19 +115,22 @@ class Classifier(nn.Module):
         num_classes: Outputs.
         dropout: Probability of zeroing a pooled feature while training.
         bias: Whether the linear layer has one.
+        dims: Axes pooled: 2 for images, 1 for signals.
 
     Raises:
         UserError: ``dropout`` is not in [0, 1).
     """
 
-    def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.0, bias: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, dropout: float = 0.0, bias: bool = True, *, dims: Literal[1, 2] = 2
+    ) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = nn.AdaptiveAvgPool2d(1) if dims == 2 else nn.AdaptiveAvgPool1d(1)
         self.dropout = make_dropout(dropout)
         self.fc = nn.Linear(in_channels, num_classes, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, C, H, W)`` to ``(N, num_classes)``."""
+        """Map ``(N, C, H, W)`` or ``(N, C, L)`` to ``(N, num_classes)``."""
         logits: Tensor = self.fc(self.dropout(self.pool(x).flatten(1)))
         return logits
 
@@ -142,11 +145,11 @@ class ConvNet(nn.Module):
         features_only: Return the list of stage outputs instead, for detectors and segmenters.
 
     Attributes:
-        input_size: Channels, height and width of the images it was designed for.
+        input_size: Channels, height and width of the images it was designed for (channels and length of signals).
         config: Name and arguments that make ``create_model`` build it again.
     """
 
-    input_size: tuple[int, int, int]
+    input_size: tuple[int, ...]
     config: dict[str, Any]
 
     def __init__(

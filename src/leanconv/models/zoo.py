@@ -82,7 +82,7 @@ def create_model(
     name: str,
     *,
     num_classes: int | None = None,
-    in_channels: int = 3,
+    in_channels: int | None = None,
     image_size: tuple[int, ...] | None = None,
     **options: Any,
 ) -> nn.Module:
@@ -91,9 +91,9 @@ def create_model(
     Args:
         name: One of :func:`list_models`.
         num_classes: Outputs; by default those of the data set the network was designed for.
-        in_channels: Channels of the images.
-        image_size: Height and width of the images it will see, to have them checked now; by default the size it
-            was designed for (32 pixels a side with ``stem="cifar"``).
+        in_channels: Channels of the images; by default those the network was designed for, mostly 3.
+        image_size: Height and width of the images it will see, to have them checked now, and weights made for them
+            where those depend on it (DiCENet's do); by default the size it was designed for (32 pixels a side with ``stem="cifar"``).
         **options: Other arguments of the network's class, such as ``base_width`` or ``features_only``.
 
     Returns:
@@ -109,12 +109,15 @@ def create_model(
     for option in options:
         if option not in accepted:
             raise UserError(f"Model {name!r} has no option `{option}`: {nearest(option, accepted)}")
+    in_channels = entry.input_size[0] if in_channels is None else in_channels
     kwargs = {"num_classes": entry.num_classes if num_classes is None else num_classes, "in_channels": in_channels}
     for option, value in {**kwargs, **options}.items():
         if option in {"num_classes", "in_channels", "base_width"} and (not isinstance(value, int) or value < 1):
             raise UserError(f"`{option}` must be a positive integer, got {value!r}.")
     if image_size is not None:
         _check_image_size(name, entry, {**entry.defaults, **options}, image_size)
+        if "image_size" in accepted:
+            options["image_size"] = image_size
     model: Any = entry.build(**{**entry.defaults, **kwargs, **options})
     design_size = (32, 32) if options.get("stem") == "cifar" else entry.input_size[1:]
     model.input_size = (in_channels, *(image_size or design_size))
