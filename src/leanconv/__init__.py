@@ -10,6 +10,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from leanconv.comparison import compare
+    from leanconv.compression import (
+        CP,
+        ChannelDecomposition,
+        Decoupled,
+        DepthwiseDecomposition,
+        NetworkDecoupling,
+        SpatialSVD,
+        TensorTrain,
+        Tucker,
+        convert,
+    )
     from leanconv.data import load as load_data
     from leanconv.errors import UserError
     from leanconv.measurement import measure
@@ -17,8 +28,17 @@ if TYPE_CHECKING:
     from leanconv.training import evaluate, load_recipe, train
 
 _HOMES = {
+    "CP": ("leanconv.compression", "CP"),
+    "ChannelDecomposition": ("leanconv.compression", "ChannelDecomposition"),
+    "Decoupled": ("leanconv.compression", "Decoupled"),
+    "DepthwiseDecomposition": ("leanconv.compression", "DepthwiseDecomposition"),
+    "NetworkDecoupling": ("leanconv.compression", "NetworkDecoupling"),
+    "SpatialSVD": ("leanconv.compression", "SpatialSVD"),
+    "TensorTrain": ("leanconv.compression", "TensorTrain"),
+    "Tucker": ("leanconv.compression", "Tucker"),
     "UserError": ("leanconv.errors", "UserError"),
     "compare": ("leanconv.comparison", "compare"),
+    "convert": ("leanconv.compression", "convert"),
     "create_model": ("leanconv.models", "create_model"),
     "evaluate": ("leanconv.training", "evaluate"),
     "list_models": ("leanconv.models", "list_models"),
@@ -29,8 +49,17 @@ _HOMES = {
 }
 
 __all__ = [
+    "CP",
+    "ChannelDecomposition",
+    "Decoupled",
+    "DepthwiseDecomposition",
+    "NetworkDecoupling",
+    "SpatialSVD",
+    "TensorTrain",
+    "Tucker",
     "UserError",
     "compare",
+    "convert",
     "create_model",
     "evaluate",
     "list_models",
