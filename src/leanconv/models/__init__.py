@@ -18,6 +18,7 @@ from leanconv.models import (
     shufflenet,
     squeezenext,
     squeezenext23,
+    vgg,
     wide_resnet,
     xception,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "shufflenet",
     "squeezenext",
     "squeezenext23",
+    "vgg",
     "wide_resnet",
     "xception",
 ]
