@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from leanconv.errors import UserError
     from leanconv.measurement import measure
     from leanconv.models import create_model, list_models
+    from leanconv.receptive import receptive_field
     from leanconv.training import evaluate, load_recipe, train
 
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     "load_data": ("leanconv.data", "load"),
     "load_recipe": ("leanconv.training", "load_recipe"),
     "measure": ("leanconv.measurement", "measure"),
+    "receptive_field": ("leanconv.receptive", "receptive_field"),
     "train": ("leanconv.training", "train"),
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "load_data",
     "load_recipe",
     "measure",
+    "receptive_field",
     "train",
 ]
 
