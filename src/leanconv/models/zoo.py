@@ -93,7 +93,8 @@ def create_model(
         num_classes: Outputs; by default those of the data set the network was designed for.
         in_channels: Channels of the images; by default those the network was designed for, mostly 3.
         image_size: Height and width of the images it will see, to have them checked now, and weights made for them
-            where those depend on it (DiCENet's do); by default the size it was designed for (32 pixels a side with ``stem="cifar"``).
+            where those depend on it (DiCENet's do); by default the size it was designed for (32 pixels a side with
+            ``stem="cifar"``).
         **options: Other arguments of the network's class, such as ``base_width`` or ``features_only``.
 
     Returns:
