@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from leanconv.ops import DiCE
+
 
 def same_padding(size: int, taps: int, stride: int) -> tuple[int, int]:
     """TensorFlow's "SAME", as its documentation defines it."""
@@ -82,3 +84,25 @@ class AuthorsDiCE(nn.Module):
         y = y.view(batch, 3, channels, height, width).transpose(1, 2).contiguous().view(batch, -1, height, width)
         y = self.weight_avg_layer(y)
         return self.proj_layer(y) * self.linear_comb_layer(y)
+
+
+def authors_weights(ours: DiCE) -> dict[str, Tensor]:
+    """The weights of a unit under the names of the authors' code, branches joined."""
+    conv, fuse = ours.dim_conv, ours.dim_fuse
+    weights = {
+        "conv_channel.weight": conv.depth.weight,
+        "conv_height.weight": conv.height_weight,
+        "conv_width.weight": conv.width_weight,
+        "weight_avg_layer.0.weight": fuse.local_weight.view(-1, 3, 1, 1),
+        "linear_comb_layer.1.weight": fuse.squeeze.weight[..., None, None],
+        "linear_comb_layer.3.weight": fuse.excite.weight[..., None, None],
+    }
+    branches = [norm.state_dict() for norm in conv.norms]
+    for key, value in branches[0].items():
+        joined = value if value.dim() == 0 else torch.cat([branch[key] for branch in branches])
+        weights[f"br_act.{key}"] = joined
+    for key, value in fuse.local_norm.state_dict().items():
+        weights[f"weight_avg_layer.{int(key[0]) + 1}{key[1:]}"] = value
+    for key, value in fuse.project.state_dict().items():
+        weights[f"proj_layer.{key}"] = value
+    return weights

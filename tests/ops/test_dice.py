@@ -9,29 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from leanconv.errors import UserError
 from leanconv.ops import DiCE, DimConv, DimFuse
 from leanconv.ops.dice import conv_by_column, conv_by_row
-from reference_operators import AuthorsDiCE
-
-
-def authors_weights(ours: DiCE) -> dict[str, Tensor]:
-    """The weights of a unit under the names of the authors' code, branches joined."""
-    conv, fuse = ours.dim_conv, ours.dim_fuse
-    weights = {
-        "conv_channel.weight": conv.depth.weight,
-        "conv_height.weight": conv.height_weight,
-        "conv_width.weight": conv.width_weight,
-        "weight_avg_layer.0.weight": fuse.local_weight.view(-1, 3, 1, 1),
-        "linear_comb_layer.1.weight": fuse.squeeze.weight[..., None, None],
-        "linear_comb_layer.3.weight": fuse.excite.weight[..., None, None],
-    }
-    branches = [norm.state_dict() for norm in conv.norms]
-    for key, value in branches[0].items():
-        joined = value if value.dim() == 0 else torch.cat([branch[key] for branch in branches])
-        weights[f"br_act.{key}"] = joined
-    for key, value in fuse.local_norm.state_dict().items():
-        weights[f"weight_avg_layer.{int(key[0]) + 1}{key[1:]}"] = value
-    for key, value in fuse.project.state_dict().items():
-        weights[f"proj_layer.{key}"] = value
-    return weights
+from reference_operators import AuthorsDiCE, authors_weights
 
 
 def pair(in_channels: int, out_channels: int, size: tuple[int, int]) -> tuple[DiCE, AuthorsDiCE]:

@@ -1,0 +1,161 @@
+"""How much faster are the operators here than the forms their authors or other libraries give them?
+
+Every section compares forms of one operator, which must give the same result before they are timed: one thread,
+inference, all forms of a case next to each other in every round, and ratios taken round by round, so that they hold on
+a machine that others use too.
+
+    python benchmarks/operators.py                      # minutes; writes results/operators_<section>.json
+    python benchmarks/operators.py --section dice       # one section
+    python benchmarks/operators.py --quick              # seconds; few rounds, nothing compiled, nothing written
+
+A new section is a function that yields its cases, listed in ``SECTIONS``.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from leanconv.errors import UserError, nearest
+from leanconv.measurement import measure_latency, paired_ratio
+from leanconv.ops import DiCE, GroupedChannelwiseConv2d
+from results_file import write_results
+
+# The forms to beat are the truth of the tests, too.
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from reference_operators import AuthorsDiCE, ChannelwiseConv3d, authors_weights
+
+
+@dataclass(frozen=True)
+class Case:
+    """Forms of one operator on one input.
+
+    Attributes:
+        name: The operator and its size.
+        example: The input.
+        baseline: The form that the others are measured against.
+        ours: This library's form, eager.
+        others: Further forms by name, for comparison.
+        target: How many times faster ``ours`` is meant to be.
+    """
+
+    name: str
+    example: Tensor
+    baseline: nn.Module
+    ours: nn.Module
+    others: Mapping[str, nn.Module]
+    target: float
+
+
+def channelwise(_compiled: bool) -> Iterator[Case]:
+    """Convolution along the channels (ChannelNets) against the same as a 3-D convolution."""
+    for batch in (1, 4):
+        for channels, side, groups, taps in ((512, 14, 2, 8), (512, 14, 4, 16), (1024, 7, 1, 64)):
+            operator = GroupedChannelwiseConv2d(channels, groups, channel_kernel_size=taps)
+            yield Case(
+                f"{channels}x{side}x{side}, {groups} kernels of {taps} taps, batch {batch}",
+                torch.randn(batch, channels, side, side),
+                ChannelwiseConv3d(operator.weight),
+                operator,
+                {"pointwise": operator.dense()},
+                target=3.0,
+            )
+
+
+def dice(compiled: bool) -> Iterator[Case]:
+    """DiCE unit against the authors' form, with transposed copies, concatenation and grouped convolution."""
+    for batch in (1, 8):
+        for channels, side in ((116, 14), (464, 7)):
+            unit = DiCE(channels, channels, side).eval()
+            authors = AuthorsDiCE(channels, channels, side, side).eval()
+            authors.load_state_dict(authors_weights(unit))
+            forms: dict[str, nn.Module] = {}
+            if compiled:
+                torch.compiler.reset()
+                forms = {"compiled": _compiled_module(unit), "baseline compiled": _compiled_module(authors)}
+            yield Case(
+                f"{channels}x{side}x{side}, batch {batch}",
+                torch.randn(batch, channels, side, side),
+                authors,
+                unit,
+                forms,
+                target=3.0,
+            )
+
+
+SECTIONS: dict[str, Callable[[bool], Iterator[Case]]] = {"channelwise": channelwise, "dice": dice}
+
+
+def _compiled_module(module: nn.Module) -> nn.Module:
+    compiled: Any = torch.compile(module)
+    return compiled
+
+
+def run(case: Case, rounds: int) -> dict[str, Any]:
+    """Check that all forms agree, time them, and return the row of a case."""
+    forms = {"baseline": case.baseline, "ours": case.ours, **case.others}
+    with torch.inference_mode():
+        expected = case.baseline(case.example)
+        for name, form in forms.items():
+            assert_close(form(case.example), expected, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
+    timed = measure_latency(forms, case.example, rounds=rounds, warmup=5, threads=1)
+    speedups = {name: asdict(paired_ratio(timed["baseline"], timed[name])) for name in forms if name != "baseline"}
+    return {
+        "case": case.name,
+        "forms": {
+            name: {"median_s": latency.median_s, "q25_s": latency.q25_s, "q75_s": latency.q75_s}
+            for name, latency in timed.items()
+        },
+        "times_faster_than_baseline": speedups,
+        "target": case.target,
+        "meets_target": speedups["ours"]["median"] >= case.target,
+    }
+
+
+def table(section: str, rows: list[dict[str, Any]]) -> Table:
+    """Return the rows for people."""
+    result = Table(title=f"{section}: {(SECTIONS[section].__doc__ or '').splitlines()[0]}")
+    for heading in ("Case", "Form", "Median (ms)", "Quartiles (ms)", "Times faster", "Quartiles"):
+        result.add_column(heading, justify="left" if heading in {"Case", "Form"} else "right")
+    for row in rows:
+        for name, times in row["forms"].items():
+            ratio = row["times_faster_than_baseline"].get(name)
+            result.add_row(
+                row["case"] if name == "baseline" else "",
+                name,
+                f"{1e3 * times['median_s']:.3f}",
+                f"{1e3 * times['q25_s']:.3f} to {1e3 * times['q75_s']:.3f}",
+                f"{ratio['median']:.2f}" if ratio else "",
+                f"{ratio['q25']:.2f} to {ratio['q75']:.2f}" if ratio else "",
+            )
+    return result
+
+
+def main(
+    section: Annotated[str, typer.Option(help="One of the sections; all by default.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Timed samples of each form.")] = 50,
+    compiled: Annotated[bool, typer.Option("--compiled/--eager", help="Also time torch.compile's forms.")] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="Few rounds, nothing compiled, nothing written.")] = False,
+) -> None:
+    """Time the forms of each operator."""
+    if section and section not in SECTIONS:
+        raise UserError(f"Unknown section {section!r}: {nearest(section, SECTIONS)}")
+    torch.manual_seed(0)
+    for name in [section] if section else list(SECTIONS):
+        rows = [run(case, 5 if quick else rounds) for case in SECTIONS[name](compiled and not quick)]
+        Console().print(table(name, rows))
+        if not quick:
+            settings = {"rounds": rounds, "threads": 1, "mode": "inference"}
+            Console().print(f"Written to {write_results(f'operators_{name}', {'settings': settings, 'rows': rows})}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
