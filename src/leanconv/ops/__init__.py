@@ -13,6 +13,7 @@ from leanconv.ops.channelwise import (
 )
 from leanconv.ops.channelwise_classifier import ChannelwiseClassifier, UnsharedChannelwiseClassifier
 from leanconv.ops.context import ContextModule
+from leanconv.ops.cp import CPConv1d, CPConv2d, CPConv3d
 from leanconv.ops.depthwise_channelwise import (
     DepthwiseChannelwiseConv1d,
     DepthwiseChannelwiseConv2d,
@@ -47,6 +48,9 @@ from leanconv.ops.shuffle import (
 )
 from leanconv.ops.squeeze_excitation import SqueezeExcitation
 from leanconv.ops.structured import OPERATORS, StructuredConv
+from leanconv.ops.tensor_train import TensorTrainConv1d, TensorTrainConv2d, TensorTrainConv3d
+from leanconv.ops.transduction import transduce
+from leanconv.ops.tucker import TuckerConv1d, TuckerConv2d, TuckerConv3d
 
 __all__ = [
     "ASPP",
@@ -60,6 +64,9 @@ __all__ = [
     "AxialConv1d",
     "AxialConv2d",
     "AxialConv3d",
+    "CPConv1d",
+    "CPConv2d",
+    "CPConv3d",
     "ChannelAttention",
     "ChannelShift1d",
     "ChannelShift2d",
@@ -95,6 +102,12 @@ __all__ = [
     "ShiftedGroupedPointwise3d",
     "SqueezeExcitation",
     "StructuredConv",
+    "TensorTrainConv1d",
+    "TensorTrainConv2d",
+    "TensorTrainConv3d",
+    "TuckerConv1d",
+    "TuckerConv2d",
+    "TuckerConv3d",
     "UnsharedChannelwiseClassifier",
     "UnsharedECA",
     "adaptive_kernel_size",
@@ -103,4 +116,5 @@ __all__ = [
     "channel_shuffle",
     "channelwise_conv",
     "shortcut_shift",
+    "transduce",
 ]

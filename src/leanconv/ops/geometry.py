@@ -1,5 +1,6 @@
 """Where a convolution looks: kernel, stride, padding and dilation in one canonical form."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +19,8 @@ def to_tuple(value: Size, dims: int, name: str, minimum: int = 1) -> tuple[int, 
     Raises:
         UserError: The length is not ``dims`` or an entry is below ``minimum``.
     """
-    sizes = (value,) * dims if isinstance(value, int) else tuple(value)
-    if len(sizes) != dims or any(size < minimum for size in sizes):
+    sizes = tuple(value) if isinstance(value, Iterable) else (value,) * dims
+    if len(sizes) != dims or any(not hasattr(size, "__index__") or size < minimum for size in sizes):
         raise UserError(f"`{name}` must be one integer or {dims} of them, each at least {minimum}, got {value!r}.")
     return sizes
 
@@ -126,11 +127,11 @@ class Geometry:
             for k, e, pads in zip(self.kernel_size, self.extent, self.pads, strict=True)
         )
 
-    def on_axis(self, axis: int) -> "Geometry":
-        """Return the part that acts along one axis, with a single tap along the others."""
+    def on_axis(self, *axes: int) -> "Geometry":
+        """Return the part that acts along one axis (or several), with a single tap along the others."""
 
         def only(values: tuple[int, ...], neutral: int) -> tuple[int, ...]:
-            return tuple(v if i == axis else neutral for i, v in enumerate(values))
+            return tuple(v if i in axes else neutral for i, v in enumerate(values))
 
         padding = self.padding if self.padding == "same" else only(self.padding, 0)
         return Geometry(

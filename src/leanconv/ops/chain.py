@@ -1,0 +1,99 @@
+"""Plain convolutions one after the other, and neighbours among them that may as well be one."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from leanconv.ops.geometry import Geometry
+from leanconv.ops.structured import Conv, geometry_of, make_conv
+
+#: Depthwise neighbours merge up to this many taps: 5x5 or 3x3x3.
+MERGED_TAPS = 27
+
+
+def fold_chain(convs: Sequence[Conv]) -> list[Conv]:
+    """Return convolutions that equal a chain of them, with neighbours merged where that is faster.
+
+    Two neighbours become one where they act along different axes, only the second adds a bias, and the one takes
+    no more multiply-accumulates than the two; depthwise ones, whose time is that of reading and writing, also where
+    it takes more, up to 27 taps.
+
+    Args:
+        convs: The chain, first applied first.  It is left alone; the result shares no memory with it.
+    """
+    chain = [_copied(conv) for conv in convs]
+    position = 0
+    while position < len(chain) - 1:
+        pair = chain[position], chain[position + 1]
+        geometry = _merged_geometry(*pair)
+        if geometry is not None and _pays(*pair, geometry):
+            chain[position : position + 2] = [_merged(*pair, geometry)]
+            position = max(position - 1, 0)
+        else:
+            position += 1
+    return chain
+
+
+def _merged_geometry(first: Conv, second: Conv) -> Geometry | None:
+    """Return where the product of two convolutions looks, or None where it is no convolution on separate axes."""
+    a, b = geometry_of(first), geometry_of(second)
+    if first.groups != second.groups or first.bias is not None:
+        return None
+    axes = [
+        tuple(axis for axis in range(g.dims) if (g.kernel_size[axis], g.stride[axis], g.pads[axis]) != (1, 1, (0, 0)))
+        for g in (a, b)
+    ]
+    if set(axes[0]) & set(axes[1]):
+        return None
+
+    def either(x: Sequence[int], y: Sequence[int]) -> tuple[int, ...]:
+        return tuple(x[axis] if axis in axes[0] else y[axis] for axis in range(a.dims))
+
+    same = "same" in (a.padding, b.padding)
+    return Geometry.of(
+        a.dims,
+        either(a.kernel_size, b.kernel_size),
+        either(a.stride, b.stride),
+        "same" if same else either([front for front, _ in a.pads], [front for front, _ in b.pads]),
+        either(a.dilation, b.dilation),
+        a.padding_mode if axes[0] else b.padding_mode,
+    )
+
+
+def _pays(first: Conv, second: Conv, geometry: Geometry) -> bool:
+    depthwise = all(conv.in_channels == conv.out_channels == conv.groups for conv in (first, second))
+    if depthwise and math.prod(geometry.kernel_size) <= MERGED_TAPS:
+        return True
+    # MACs for each output of the second: the first has computed as many more as the second steps over.
+    before = first.weight.numel() * math.prod(second.stride) + second.weight.numel()
+    after = second.out_channels * first.in_channels // first.groups * math.prod(geometry.kernel_size)
+    return after <= before
+
+
+def _merged(first: Conv, second: Conv, geometry: Geometry) -> Conv:
+    groups = first.groups
+    weights = (conv.weight.unflatten(0, (groups, -1)) for conv in (first, second))
+    weight = torch.einsum("gmi...,gom...->goi...", *weights).flatten(0, 1)
+    return _filled(geometry, weight, second, in_channels=first.in_channels)
+
+
+def _copied(conv: Conv) -> Conv:
+    return _filled(geometry_of(conv), conv.weight, conv, in_channels=conv.in_channels)
+
+
+@torch.no_grad()
+def _filled(geometry: Geometry, weight: torch.Tensor, last: Conv, in_channels: int) -> Conv:
+    conv = make_conv(
+        geometry,
+        in_channels,
+        last.out_channels,
+        groups=last.groups,
+        bias=last.bias is not None,
+        device=weight.device,
+        dtype=weight.dtype,
+    )
+    conv.weight.copy_(weight)
+    if conv.bias is not None and last.bias is not None:
+        conv.bias.copy_(last.bias)
+    return conv
