@@ -1,4 +1,3 @@
-import importlib
 import math
 
 import pytest
@@ -89,11 +88,8 @@ def test_zero_tensors_stay_zero_beside_others() -> None:
 
 
 def test_fit_is_as_close_as_that_of_tensorly() -> None:
-    try:
-        tensorly = importlib.import_module("tensorly")
-        decomposition = importlib.import_module("tensorly.decomposition")
-    except ImportError:
-        pytest.skip("tensorly is not installed")
+    tensorly = pytest.importorskip("tensorly")
+    decomposition = pytest.importorskip("tensorly.decomposition")
     kernel = torch.randn(1, 20, 16, 3, 3, dtype=torch.float64)
     tensorly.set_backend("numpy")
     theirs = decomposition.parafac(
