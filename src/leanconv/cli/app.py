@@ -15,6 +15,7 @@ from leanconv.cli.console import fail, interruptible, output
 from leanconv.cli.evaluate import evaluate
 from leanconv.cli.list import list_verb
 from leanconv.cli.measure import measure
+from leanconv.cli.rf import rf
 from leanconv.cli.train import train
 from leanconv.errors import UserError
 
@@ -87,6 +88,7 @@ app.command("measure")(measure)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
+app.command("rf")(rf)
 
 
 def main() -> None:

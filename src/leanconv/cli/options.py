@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,6 +33,15 @@ Width = Annotated[
         "--width",
         callback=between("--width", 1, 4096),
         help="Base width: channels of the first stage.  [dim]\\[default: the published one][/dim]",
+        rich_help_panel="Model",
+    ),
+]
+NetworkOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="An argument of the network, such as stem=cifar; may be repeated.",
         rich_help_panel="Model",
     ),
 ]
@@ -97,6 +107,24 @@ def overrides(changes: list[str] | None, **short: object) -> list[str]:
     """Return the recipe's overrides: those of ``--set``, then the short options that were given."""
     given = [f"{name}={value}" for name, value in short.items() if value is not None]
     return [*(changes or []), *given]
+
+
+def network_options(given: list[str] | None, **short: object) -> dict[str, Any]:
+    """Return the arguments of a network: those of ``--set``, with JSON for values that are not text, and short ones.
+
+    Raises:
+        UserError: One is not of the form key=value.
+    """
+    parsed: dict[str, Any] = {}
+    for text in given or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise UserError(f"--set {text!r} is no argument of a network: write it as in stem=cifar.")
+        try:
+            parsed[key] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[key] = value
+    return {**parsed, **{name: value for name, value in short.items() if value is not None}}
 
 
 def numbers(option: str, text: str, kind: type[int] | type[float] = int) -> tuple[float, ...]:

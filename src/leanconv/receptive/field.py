@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from leanconv.errors import UserError
@@ -284,10 +283,3 @@ def _stage(traced: Trace, stage: StageNodes, calls: Sequence[LayerCall]) -> Stag
         if best == 1.0 and saturated_by is None:
             saturated_by = name
     return StageField(stage.resolution, source_shape, tuple(kernels), saturated_by)
-
-
-def central_unit(output: Tensor) -> Tensor:
-    """Return the values of all channels at the middle of space, ``(N, channels)``."""
-    for dim in reversed(range(2, output.dim())):
-        output = output.select(dim, output.shape[dim] // 2)
-    return torch.flatten(output, 1)
