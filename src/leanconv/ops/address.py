@@ -30,7 +30,7 @@ from leanconv.ops.structured import (
     make_conv,
     ungrouped_weight,
 )
-from leanconv.ops.windowed import circular, reads_in_place, windowed_pointwise
+from leanconv.ops.windowed import circular, readable, windowed_pointwise
 
 #: What a sample shifted in from outside holds: whatever lies next in memory, or zero.
 Border = Literal["flat", "zeros"]
@@ -215,7 +215,7 @@ class AddressPointwise2d(StructuredConv):
         """Shift and convolve."""
         stride = self.geometry.stride[0]
         # Each group must lie within one quarter, so that one address serves all it reads.
-        if stride == 1 and self.channel_groups % 4 == 0 and reads_in_place(x, self.conv.weight):
+        if stride == 1 and self.channel_groups % 4 == 0 and readable(x, self.conv.weight) == "first":
             return self._read_in_place(x)
         shifted = address_shift(x, self.border, first_channel=self.first_channel, stride=stride)
         y: Tensor = self.conv(shifted)

@@ -23,7 +23,7 @@ from leanconv.ops.geometry import Geometry, Size, check_groups
 from leanconv.ops.shift import check_pointwise
 from leanconv.ops.shuffle import channel_shuffle
 from leanconv.ops.structured import CONV_FUNCTION, OPERATORS, Conv, StructuredConv, ungrouped_weight
-from leanconv.ops.windowed import circular, reads_in_place, windowed_pointwise, windowed_pointwise_last
+from leanconv.ops.windowed import circular, readable, windowed_pointwise, windowed_pointwise_last
 
 #: Filters that must share a window for a product of their own to pay, and those of a block with a wider window.
 LEAST_ROWS, BLOCK_ROWS = 4, 16
@@ -146,11 +146,12 @@ class RollingPointwise(StructuredConv):
             steps: tuple[slice, ...] = tuple(slice(None, None, step) for step in self.geometry.stride)
             x = x[(slice(None), slice(None), *steps)]
         weight = self._weights()
-        if reads_in_place(x, self.weight):
-            samples = x[0, 0].numel()
+        layout = readable(x, self.weight)
+        if layout == "first":
+            samples = x.shape[2:].numel()
             starts = [start * samples for start in self.blocks]
             y = windowed_pointwise(x, weight, starts, interleave=self.cyclic)
-        elif reads_in_place(x, self.weight, channels_last=True):
+        elif layout == "last":
             y = windowed_pointwise_last(x, weight, self.blocks, interleave=self.cyclic)
         else:
             windows = torch.cat([circular(x, start, self.block_width) for start in self.blocks], 1)

@@ -26,7 +26,7 @@ from leanconv.ops.structured import (
     make_conv,
     ungrouped_weight,
 )
-from leanconv.ops.windowed import reads_in_place, windowed_pointwise, windowed_pointwise_last
+from leanconv.ops.windowed import readable, shifted_pointwise, windowed_pointwise_last
 
 
 def check_half_groups(groups: int, channels: int) -> None:
@@ -131,6 +131,7 @@ class ShiftedGroupedPointwise(StructuredConv):
         self.geometry = Geometry.of(self.dims, 1, stride)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.groups, self.channel_groups = 1, groups
+        self.keeps_size = max(self.geometry.stride) == 1
         width = in_channels // groups
         self.starts = tuple(width // 2 + width * group for group in range(groups))
         self.conv = make_conv(
@@ -139,19 +140,16 @@ class ShiftedGroupedPointwise(StructuredConv):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shift and convolve."""
-        if max(self.geometry.stride) == 1:
-            if reads_in_place(x, self.conv.weight):
-                samples = x[0, 0].numel()
-                return windowed_pointwise(x, self._blocks(), [s * samples for s in self.starts], self.conv.bias)
-            if reads_in_place(x, self.conv.weight, channels_last=True):
-                return windowed_pointwise_last(x, self._blocks(), self.starts, self.conv.bias)
-        y: Tensor = self.conv(channel_shift(x, self.channel_groups))
-        return y
-
-    def _blocks(self) -> Tensor:
-        """Return the weights a group, ``(groups, out_channels / groups, in_channels / groups)``."""
-        blocks: Tensor = self.conv.weight.flatten(1).unflatten(0, (self.channel_groups, -1))
-        return blocks
+        conv = self.conv
+        weight = conv.weight
+        layout = readable(x, weight) if self.keeps_size else None
+        if layout is None:
+            y: Tensor = conv(channel_shift(x, self.channel_groups))
+            return y
+        blocks = weight.reshape(len(self.starts), -1, 2 * self.starts[0])
+        if layout == "first":
+            return shifted_pointwise(x, blocks, self.starts[0], conv.bias)
+        return windowed_pointwise_last(x, blocks, self.starts, conv.bias)
 
     @classmethod
     @torch.no_grad()

@@ -3,33 +3,68 @@
 A pointwise convolution is a matrix product with the image as a matrix of one row a channel.  Any run of consecutive
 memory is such a matrix too, so a *shift* of channels or of samples before the product (Zhong et al., 2018, arXiv
 1809.08458) or overlapping windows of channels (Wang et al., 2021, arXiv 2101.00745) need not be written down: each
-product starts to read elsewhere, and writes where its outputs belong.  Such products are for inference; a graph to be
-exported, compiled or differentiated takes the plain form (slices, ``cat``, convolution) of the operators that use this.
+product starts to read elsewhere, and writes where its outputs belong.  Only a window across the end of an image is
+copied.  Such products are for inference; a graph to be exported, compiled or differentiated takes the plain form
+(slices, ``cat``, convolution) of the operators that use this.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-#: Samples of an image from which the products are worth their calls; one convolution serves smaller images together.
+#: Samples of an image from which a product for each image pays on a processor.
 LEAST_SAMPLES = 128
 
 
-def reads_in_place(x: Tensor, weight: Tensor, *, channels_last: bool = False) -> bool:
-    """Whether products on the memory of ``x`` are possible and pay: eager inference, contiguous, large enough."""
+def readable(x: Tensor, weight: Tensor) -> Literal["first", "last"] | None:
+    """Say where the channels of ``x`` lie in memory, if products on it are possible and pay.
+
+    They are in eager inference, on dense memory, without autocast.  The order of the checks keeps them cheap.
+    """
     if torch.compiler.is_compiling() or (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
-        return False
-    memory = x.movedim(1, -1) if channels_last else x
-    samples = math.prod(x.shape[2:]) * (x.shape[0] if channels_last else 1)
-    return (
-        memory.is_contiguous()
-        and x.numel() > 0
-        and samples >= LEAST_SAMPLES
-        and x.dtype == weight.dtype
-        and not (torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type))
-    )
+        return None
+    if x.dtype != weight.dtype or x.numel() == 0 or not (x.is_cpu or x.is_cuda):
+        return None
+    if torch.is_autocast_enabled(x.device.type):
+        return None
+    if x.is_contiguous():
+        return "first" if x.shape[0] == 1 or batched(x) or x.shape[2:].numel() >= LEAST_SAMPLES else None
+    return "last" if x.movedim(1, -1).is_contiguous() else None
+
+
+def batched(x: Tensor) -> bool:
+    """Whether one product serves all images; a processor takes them one by one, to find in its cache what it wrote."""
+    return x.is_cuda
+
+
+def shifted_pointwise(x: Tensor, weight: Tensor, first: int, bias: Tensor | None = None) -> Tensor:
+    """Multiply each group of channels by its own block of weights, where the groups begin some channels on.
+
+    Args:
+        x: Contiguous images, ``(N, C, *spatial)``.
+        weight: ``(groups, rows, C / groups)``.
+        first: Channel at which the first group begins, below ``C / groups``; the last group wraps around.
+        bias: Added to the result, one for each of its channels.
+
+    Returns:
+        ``(N, groups * rows, *spatial)``.
+    """
+    groups, rows, width = weight.shape
+    if batched(x):
+        samples = x.shape[2:].numel()
+        return windowed_pointwise(x, weight, [(first + group * width) * samples for group in range(groups)], bias)
+    images = x.flatten(2)
+    _, channels, samples = images.shape
+    last = channels - width + first
+    out = images.new_empty(x.shape[0], groups, rows, samples)
+    straight, wrapped = weight[:-1], weight[-1]
+    for image, target in zip(images.unbind(0), out.unbind(0), strict=True):
+        if groups > 1:
+            torch.bmm(straight, image[first:last].view(groups - 1, width, samples), out=target[:-1])
+        torch.mm(wrapped, torch.cat((image[last:], image[:first])), out=target[-1])
+    return _finish(out.view(x.shape[0], groups * rows, *x.shape[2:]), bias)
 
 
 def windowed_pointwise(
@@ -41,7 +76,7 @@ def windowed_pointwise(
         x: Contiguous images, ``(N, C, *spatial)``.
         weight: ``(windows, rows, width)``.
         starts: First element of each window in the memory of an image, of which it reads ``width`` times as many
-            as there are samples; windows wrap around the end.
+            as there are samples; windows may wrap around the end.
         bias: Added to the result, one for each of its channels.
         interleave: Write row ``r`` of window ``v`` to channel ``r * windows + v`` instead of ``v * rows + r``.
 
@@ -49,20 +84,19 @@ def windowed_pointwise(
         ``(N, windows * rows, *spatial)``.
     """
     images, (windows, rows, width) = x.flatten(1), weight.shape
-    samples = math.prod(x.shape[2:])
-    order = (rows, windows) if interleave else (windows, rows)
-    out = x.new_empty(x.shape[0], *order, samples)
-    by_window = out.transpose(1, 2) if interleave else out
-    for window, start in enumerate(starts):
-        target = by_window[:, window]
-        for first, block in _blocks(images, start, width, samples):
-            factor = weight[window, :, first : first + block.shape[1]]
-            if x.shape[0] == 1:
-                _accumulate(target[0], factor, block[0], first > 0)
-            else:
-                _accumulate(target, factor.expand(x.shape[0], -1, -1), block, first > 0)
-    result = out.view(x.shape[0], windows * rows, *x.shape[2:])
-    return result if bias is None else result.add_(bias.view(-1, *[1] * (x.dim() - 2)))
+    samples = x.shape[2:].numel()
+    out = images.new_empty(x.shape[0], *((rows, windows) if interleave else (windows, rows)), samples)
+    targets = out.transpose(1, 2) if interleave else out
+    if batched(x):
+        for window, start in enumerate(starts):
+            block = circular(images, start, width * samples).unflatten(1, (width, samples))
+            torch.bmm(weight[window].expand(x.shape[0], -1, -1), block, out=targets[:, window])
+    else:
+        factors = weight.unbind(0)
+        for image, target in zip(images.split(1), targets.unbind(0), strict=True):
+            for factor, start, rows_out in zip(factors, starts, target.unbind(0), strict=True):
+                torch.mm(factor, circular(image, start, width * samples).view(width, samples), out=rows_out)
+    return _finish(out.view(x.shape[0], windows * rows, *x.shape[2:]), bias)
 
 
 def windowed_pointwise_last(
@@ -80,14 +114,10 @@ def windowed_pointwise_last(
     matrix = x.movedim(1, -1).flatten(0, -2)
     windows, rows, width = weight.shape
     out = matrix.new_empty(matrix.shape[0], windows, rows)
-    for window, start in enumerate(starts):
-        for first, block in _blocks(matrix, start, width, 1):
-            factor = weight[window, :, first : first + block.shape[1]].t()
-            _accumulate(out[:, window], block.squeeze(2), factor, first > 0)
+    for factor, start, target in zip(weight.unbind(0), starts, out.unbind(1), strict=True):
+        torch.mm(circular(matrix, start, width), factor.t(), out=target)
     result = (out.transpose(1, 2) if interleave else out).flatten(1)
-    if bias is not None:
-        result.add_(bias)
-    return result.view(x.shape[0], *x.shape[2:], windows * rows).movedim(-1, 1)
+    return _finish(result.view(x.shape[0], *x.shape[2:], windows * rows).movedim(-1, 1), bias)
 
 
 def circular(x: Tensor, start: int, length: int) -> Tensor:
@@ -99,31 +129,6 @@ def circular(x: Tensor, start: int, length: int) -> Tensor:
     return torch.cat((x[:, start:], x[:, : start + length - total]), 1)
 
 
-def _blocks(images: Tensor, start: int, width: int, samples: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield the rows ``(N, rows, samples)`` of a window that wraps, each with the number of its first row.
-
-    Only the row across the end of the memory, if there is one, is copied.
-    """
-    total = images.shape[1]
-    start %= total
-    before, across = divmod(total - start, samples)
-    if before >= width:
-        yield 0, images[:, start : start + width * samples].unflatten(1, (width, samples))
-        return
-    if before:
-        yield 0, images[:, start : start + before * samples].unflatten(1, (before, samples))
-    if across:
-        yield before, torch.cat((images[:, total - across :], images[:, : samples - across]), 1).unsqueeze(1)
-    rest = width - before - (across > 0)
-    if rest:
-        offset = samples - across if across else 0
-        yield width - rest, images[:, offset : offset + rest * samples].unflatten(1, (rest, samples))
-
-
-def _accumulate(target: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
-    """Write, or add, a matrix product (of each image, if there are three axes) into ``target``."""
-    # The forms with ``out=`` rather than ``addmm_``, which torch.utils.flop_counter does not know.
-    if target.dim() == 2:
-        torch.addmm(target, left, right, out=target) if add else torch.mm(left, right, out=target)
-    else:
-        torch.baddbmm(target, left, right, out=target) if add else torch.bmm(left, right, out=target)
+def _finish(result: Tensor, bias: Tensor | None) -> Tensor:
+    """Add the bias, if there is one, in place."""
+    return result if bias is None else result.add_(bias.view(-1, *[1] * (result.dim() - 2)))
