@@ -19,7 +19,10 @@ if TYPE_CHECKING:
         SpatialSVD,
         TensorTrain,
         Tucker,
+        compress,
         convert,
+        load,
+        save,
     )
     from leanconv.data import load as load_data
     from leanconv.errors import UserError
@@ -39,14 +42,17 @@ _HOMES = {
     "Tucker": ("leanconv.compression", "Tucker"),
     "UserError": ("leanconv.errors", "UserError"),
     "compare": ("leanconv.comparison", "compare"),
+    "compress": ("leanconv.compression", "compress"),
     "convert": ("leanconv.compression", "convert"),
     "create_model": ("leanconv.models", "create_model"),
     "evaluate": ("leanconv.training", "evaluate"),
     "list_models": ("leanconv.models", "list_models"),
+    "load": ("leanconv.compression", "load"),
     "load_data": ("leanconv.data", "load"),
     "load_recipe": ("leanconv.training", "load_recipe"),
     "measure": ("leanconv.measurement", "measure"),
     "receptive_field": ("leanconv.receptive", "receptive_field"),
+    "save": ("leanconv.compression", "save"),
     "train": ("leanconv.training", "train"),
 }
 
@@ -61,14 +67,17 @@ __all__ = [
     "Tucker",
     "UserError",
     "compare",
+    "compress",
     "convert",
     "create_model",
     "evaluate",
     "list_models",
+    "load",
     "load_data",
     "load_recipe",
     "measure",
     "receptive_field",
+    "save",
     "train",
 ]
 

@@ -56,3 +56,23 @@ def networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
         torch.randn(8, 2, *[size] * dims, dtype=torch.float64)
     )  # running statistics that are not those of a fresh one
     return model.eval(), torch.randn(3, 2, *[size] * dims, dtype=torch.float64)
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 12, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 5),
+    )
+    model(torch.randn(64, 3, 8, 8))
+    return model.eval()
+
+
+def images(count: int = 64) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(2))

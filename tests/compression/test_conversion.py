@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import networks
+from networks import images, networks, small_net
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -42,26 +42,6 @@ FULL: list[Method] = [
     TensorTrain(1.0),
 ]
 by_method = pytest.mark.parametrize("method", FULL, ids=lambda method: f"{type(method).__name__}")
-
-
-def small_net() -> nn.Module:
-    torch.manual_seed(1)
-    model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(8, 12, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(12, 5),
-    )
-    model(torch.randn(64, 3, 8, 8))
-    return model.eval()
-
-
-def images(count: int = 64) -> Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 
 
 # Fewer samples than unknowns do no harm where nothing is cut.

@@ -35,13 +35,13 @@ class Observed:
         moments: Of its own inputs and outputs, where asked for.
         sensitivity: Second moments ``(g, q, q)`` of the gradients of the network's outputs with respect to the layer's,
             summed over the positions of an image; None where there are none.
-        input_shape: Shape of its input, for one image.
+        input_shapes: Shapes of the inputs of its calls in one forward pass, for one image.
     """
 
     calls: list[list[Call]] = field(default_factory=list)
     moments: Moments | None = None
     sensitivity: Tensor | None = None
-    input_shape: tuple[int, ...] = ()
+    input_shapes: list[tuple[int, ...]] = field(default_factory=list)
 
 
 def observe(
@@ -83,7 +83,8 @@ def observe(
             where = sample_positions(len(y), size, positions, generator)
             targets = outputs_at(y.detach(), where)
             entry.calls[piece].append(Call(size, where, targets))
-            entry.input_shape = tuple(args[0].shape[1:])
+            if not piece:
+                entry.input_shapes.append(tuple(args[0].shape[1:]))
             if entry.moments is not None:
                 patches = patches_at(args[0].detach(), geometry_of(conv), size, where)
                 entry.moments.add(patches, targets, targets)

@@ -1,17 +1,14 @@
 """Checkpoints: one safetensors file each, with everything that is not a tensor as JSON in its header."""
 
-import contextlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from leanconv.errors import UserError
+from leanconv.tensor_file import read_safetensors, write_atomically
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -62,29 +59,6 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     write_atomically(tensors, {_HEADER: json.dumps(header)}, path)
 
 
-def write_atomically(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
-    """Write a safetensors file beside ``path`` and put it in its place when it is complete on disk."""
-    temporary = path.with_name(path.name + ".tmp")
-    seen: set[int] = set()
-    unshared = {}
-    for name, tensor in tensors.items():
-        plain = tensor.detach().contiguous().cpu()
-        # safetensors refuses two names for one memory, as tied weights have.
-        unshared[name] = plain.clone() if plain.data_ptr() in seen else plain
-        seen.add(unshared[name].data_ptr())
-    try:
-        with temporary.open("wb") as file:
-            file.write(save(unshared, metadata={"format": "pt"} | metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        kept = "the previous one is intact" if path.exists() else "there was none before"
-        raise UserError(f"Checkpoint {path} could not be written ({_reason(error)}); {kept}.") from error
-
-
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
@@ -110,22 +84,3 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def is_checkpoint(metadata: dict[str, str]) -> bool:
     """Whether the header of a safetensors file is that of a checkpoint."""
     return _HEADER in metadata
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return tensors and header of a safetensors file.
-
-    Raises:
-        UserError: The file is missing or damaged.
-    """
-    if not path.is_file():
-        raise UserError(f"File {path} does not exist.")
-    try:
-        with safe_open(path, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"File {path} is damaged or no safetensors file ({_reason(error)}).") from None
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from leanconv.data.batches import Batches
 from leanconv.data.splits import ImageData
 from leanconv.errors import UserError, nearest
+from leanconv.tensor_file import fill
 from leanconv.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
 from leanconv.training.ema import averaged
 from leanconv.training.evaluation import evaluate_batches
@@ -28,7 +29,7 @@ from leanconv.training.result import Row, TrainResult
 from leanconv.training.schedule import learning_rate
 from leanconv.training.sync_batchnorm import synchronised_batch_norm
 from leanconv.training.tasks import Classify, Task
-from leanconv.training.weights import evaluated_weights, fill, refuse_other_model
+from leanconv.training.weights import evaluated_weights, refuse_other_model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
