@@ -114,8 +114,11 @@ def windowed_pointwise_last(
     matrix = x.movedim(1, -1).flatten(0, -2)
     windows, rows, width = weight.shape
     out = matrix.new_empty(matrix.shape[0], windows, rows)
-    for factor, start, target in zip(weight.unbind(0), starts, out.unbind(1), strict=True):
-        torch.mm(circular(matrix, start, width), factor.t(), out=target)
+    for factor, start, target in zip(weight.mT.unbind(0), starts, out.unbind(1), strict=True):
+        before = min(width, matrix.shape[1] - start)
+        torch.mm(matrix[:, start : start + before], factor[:before], out=target)
+        if before < width:  # copying short rows would cost more than a second product
+            torch.addmm(target, matrix[:, : width - before], factor[before:], out=target)
     result = (out.transpose(1, 2) if interleave else out).flatten(1)
     return _finish(result.view(x.shape[0], *x.shape[2:], windows * rows).movedim(-1, 1), bias)
 
