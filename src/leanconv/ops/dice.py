@@ -9,10 +9,10 @@ then all channels by a 3x3 convolution and a gate.
 Cost for ``c`` to ``o`` channels on ``h x w``, ``g = gcd(c, o)``: ``9 (c + h + w) + 15 c + 9 c o / g + 3 o +
 (c + o) floor(c / 4)`` parameters and ``h w (30 c + 9 c o / g) + (c + o) floor(c / 4)`` MACs.
 
-The authors transpose the image for each branch, concatenate, shuffle and convolve in ``c`` groups.  Here a column is a
-channel that already lies last in memory, a row is reached by making every pixel a channel, and what the three branches
-give is never concatenated but summed.  Results are equal; the parameters have the same shapes, with batch norm and
-slopes held by branch.
+The authors transpose the image for each branch, concatenate, shuffle and convolve in ``c`` groups.  Here columns are
+channels that already lie last in memory, rows are copied there once, and what the three branches give is never
+concatenated but summed.  Results are equal; the parameters have the same shapes, with batch norm and slopes held by
+branch.
 """
 
 import math
@@ -36,19 +36,11 @@ def conv_by_row(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         The shape of ``x``.
     """
-    height, width = x.shape[2:]
-    taps, reach = weight.shape[-1], weight.shape[-1] // 2
-    if torch.compiler.is_compiling():  # compilers and runtimes choose layouts of their own
-        return F.conv2d(x.transpose(1, 2), weight, padding=reach, groups=height).transpose(1, 2)
-    # A pixel's neighbour in its row is its neighbour in memory.  Copies of the image shifted by one pixel each are one
-    # axis of a convolution, channels the other, and pixels are its channels; taps that would come from another row
-    # get no weight.
-    image = x.flatten(1)
-    shifted = F.pad(image, (reach, reach)).unfold(1, image.shape[1], 1).unflatten(2, (x.shape[1], height * width))
-    inside = F.pad(x.new_ones(width), (reach, reach)).unfold(0, taps, 1)
-    kernels = (weight.transpose(2, 3) * inside.unsqueeze(2)).reshape(height * width, 1, taps, taps)
-    y = F.conv2d(shifted.permute(0, 3, 1, 2), kernels, padding=(0, reach), groups=height * width)
-    return y.permute(0, 2, 3, 1).reshape(x.shape)
+    rows, reach = x.transpose(1, 2), weight.shape[-1] // 2
+    if torch.compiler.is_compiling():  # compilers and runtimes choose layouts themselves
+        return F.conv2d(rows, weight, padding=reach, groups=x.shape[2]).transpose(1, 2)
+    rows = rows.contiguous(memory_format=torch.channels_last)  # a copy in and one out, none within the convolution
+    return F.conv2d(rows, weight, padding=reach, groups=x.shape[2]).transpose(1, 2).contiguous()
 
 
 def conv_by_column(x: Tensor, weight: Tensor) -> Tensor:
