@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import peers
-from leanconv.errors import UserError, nearest
+from leanconv.errors import nearest
 from leanconv.measurement import measure_latency, paired_ratio
 from leanconv.ops import CPConv2d, DiCE, GroupedChannelwiseConv2d, TensorTrainConv2d, TuckerConv2d
 from results_file import write_results
@@ -181,7 +181,7 @@ def main(
 ) -> None:
     """Time the forms of each operator."""
     if section and section not in SECTIONS:
-        raise UserError(f"Unknown section {section!r}: {nearest(section, SECTIONS)}")
+        raise typer.BadParameter(f"unknown section {section!r}: {nearest(section, SECTIONS)}", param_hint="--section")
     torch.manual_seed(0)
     for name in [section] if section else list(SECTIONS):
         rows = [run(case, 5 if quick else rounds) for case in SECTIONS[name](compiled and not quick)]
