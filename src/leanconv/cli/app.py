@@ -11,10 +11,12 @@ from typer.core import TyperGroup
 
 import leanconv
 from leanconv.cli.compare import compare
+from leanconv.cli.compress import compress
 from leanconv.cli.console import fail, interruptible, output
 from leanconv.cli.evaluate import evaluate
 from leanconv.cli.list import list_verb
 from leanconv.cli.measure import measure
+from leanconv.cli.optimize import optimize
 from leanconv.cli.rf import rf
 from leanconv.cli.train import train
 from leanconv.errors import UserError
@@ -88,7 +90,9 @@ app.command("measure")(measure)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
+app.command("compress")(compress)
 app.command("rf")(rf)
+app.command("optimize")(optimize)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from leanconv.compression.factorisations import (
 from leanconv.compression.methods import METHODS, Method
 from leanconv.compression.plan import LayerPlan, Plan
 from leanconv.compression.record import LayerRecord, Record
+from leanconv.compression.recovery import reestimate_batch_norm
 from leanconv.compression.storage import load, save
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "convert",
     "load",
     "merge_pointwise",
+    "reestimate_batch_norm",
     "save",
 ]

@@ -89,7 +89,8 @@ class Plan:
 
         scale, unit = UNITS[self.quantity]
         title = f"{self.after / scale:.4g} of {self.before / scale:.4g} {unit} ({self.after / self.before:.3f})"
-        table = Table(title=title, title_justify="left")
+        # Without a frame, rows of networks with long names fit in 80 columns.
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for heading in ("layer", "becomes", "rank"):
             table.add_column(heading)
         for heading in ("before", "after", "error", "effect"):

@@ -1,5 +1,6 @@
 """Training and evaluation of networks."""
 
+from leanconv.training.distillation import Distil
 from leanconv.training.evaluation import evaluate
 from leanconv.training.loop import train
 from leanconv.training.recipe import Recipe, load_recipe
@@ -7,4 +8,4 @@ from leanconv.training.result import TrainResult
 from leanconv.training.tasks import Classify, Task
 from leanconv.training.weights import load_weights
 
-__all__ = ["Classify", "Recipe", "Task", "TrainResult", "evaluate", "load_recipe", "load_weights", "train"]
+__all__ = ["Classify", "Distil", "Recipe", "Task", "TrainResult", "evaluate", "load_recipe", "load_weights", "train"]
