@@ -4,6 +4,7 @@ from leanconv.ops.address import AddressPointwise2d, AddressShift2d, address_shi
 from leanconv.ops.aspp import ASPP
 from leanconv.ops.atrous import AtrousSeparableConv1d, AtrousSeparableConv2d, AtrousSeparableConv3d
 from leanconv.ops.axial import AxialConv1d, AxialConv2d, AxialConv3d
+from leanconv.ops.balanced_decoupled import BalancedDecoupledConv1d, BalancedDecoupledConv2d, BalancedDecoupledConv3d
 from leanconv.ops.channel_attention import ChannelAttention
 from leanconv.ops.channelwise import (
     GroupedChannelwiseConv1d,
@@ -14,6 +15,7 @@ from leanconv.ops.channelwise import (
 from leanconv.ops.channelwise_classifier import ChannelwiseClassifier, UnsharedChannelwiseClassifier
 from leanconv.ops.context import ContextModule
 from leanconv.ops.cp import CPConv1d, CPConv2d, CPConv3d
+from leanconv.ops.decoupled import DecoupledConv1d, DecoupledConv2d, DecoupledConv3d
 from leanconv.ops.depthwise_channelwise import (
     DepthwiseChannelwiseConv1d,
     DepthwiseChannelwiseConv2d,
@@ -64,6 +66,9 @@ __all__ = [
     "AxialConv1d",
     "AxialConv2d",
     "AxialConv3d",
+    "BalancedDecoupledConv1d",
+    "BalancedDecoupledConv2d",
+    "BalancedDecoupledConv3d",
     "CPConv1d",
     "CPConv2d",
     "CPConv3d",
@@ -76,6 +81,9 @@ __all__ = [
     "ChannelShuffle3d",
     "ChannelwiseClassifier",
     "ContextModule",
+    "DecoupledConv1d",
+    "DecoupledConv2d",
+    "DecoupledConv3d",
     "DepthwiseChannelwiseConv1d",
     "DepthwiseChannelwiseConv2d",
     "DepthwiseChannelwiseConv3d",

@@ -1,15 +1,36 @@
-"""Plain convolutions one after the other, and neighbours among them that may as well be one."""
+"""Plain convolutions one after the other: how to start them, and which neighbours may as well be one."""
 
 import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor, nn
 
 from leanconv.ops.geometry import Geometry
 from leanconv.ops.structured import Conv, geometry_of, make_conv
 
 #: Depthwise neighbours merge up to this many taps: 5x5 or 3x3x3.
 MERGED_TAPS = 27
+
+
+def init_chain(convs: Sequence[Conv], fan_in: int) -> None:
+    """Initialise a chain like the dense convolution it stands for, with the output variance ``nn.ConvNd`` has.
+
+    All convolutions but the last keep the variance of what passes through them.
+
+    Args:
+        convs: The chain, first applied first; at most the last has a bias.
+        fan_in: Inputs of each output of the dense convolution, which decide the range of the bias.
+    """
+    *inner, last = convs
+    for conv in inner:
+        bound = math.sqrt(3 / conv.weight[0].numel())
+        nn.init.uniform_(conv.weight, -bound, bound)
+    bound = math.sqrt(1 / last.weight[0].numel())
+    nn.init.uniform_(last.weight, -bound, bound)
+    if last.bias is not None:
+        bound = math.sqrt(1 / fan_in)
+        nn.init.uniform_(last.bias, -bound, bound)
 
 
 def fold_chain(convs: Sequence[Conv]) -> list[Conv]:
@@ -83,7 +104,7 @@ def _copied(conv: Conv) -> Conv:
 
 
 @torch.no_grad()
-def _filled(geometry: Geometry, weight: torch.Tensor, last: Conv, in_channels: int) -> Conv:
+def _filled(geometry: Geometry, weight: Tensor, last: Conv, in_channels: int) -> Conv:
     conv = make_conv(
         geometry,
         in_channels,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from leanconv.errors import UserError
-from leanconv.ops.chain import fold_chain
+from leanconv.ops.chain import fold_chain, init_chain
 from leanconv.ops.geometry import Geometry, Padding, PaddingMode, Size, check_groups
 from leanconv.ops.structured import Conv, StructuredConv, geometry_of
 
@@ -101,20 +101,9 @@ class FactorizedConv(StructuredConv):
         return (self.in_channels // self.groups, self.out_channels // self.groups, *self.geometry.kernel_size)
 
     def reset_parameters(self) -> None:
-        """Initialise like the dense convolution: the same variance of outputs as ``nn.ConvNd`` gives by default.
-
-        All factors but the last keep the variance of what passes through them.
-        """
-        *inner, last = self.convolutions()
-        for conv in inner:
-            bound = math.sqrt(3 / conv.weight[0].numel())
-            nn.init.uniform_(conv.weight, -bound, bound)
-        bound = math.sqrt(1 / last.weight[0].numel())
-        nn.init.uniform_(last.weight, -bound, bound)
-        if last.bias is not None:
-            ins, _, *kernel = self._shape
-            bound = math.sqrt(1 / (ins * math.prod(kernel)))
-            nn.init.uniform_(last.bias, -bound, bound)
+        """Initialise as :func:`~leanconv.ops.chain.init_chain` does, like the dense convolution."""
+        ins, _, *kernel = self._shape
+        init_chain(self.convolutions(), ins * math.prod(kernel))
 
     @classmethod
     @torch.no_grad()
