@@ -5,6 +5,8 @@ in torchvision, whose weights load as they are; the paper has it on the first 1x
 ResNet-50) 5.7 % fewer MACs.
 """
 
+from collections.abc import Sequence
+
 from leanconv.errors import UserError
 from leanconv.models.convnet import Stem, he_fan_out
 from leanconv.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -38,6 +40,7 @@ class ImageNetResNet(ResNet):
 
     Args:
         depth: 18, 34, 50, 101 or 152.
+        depths: Blocks a stage, where they shall not be those of that network.
         base_width: Channels of the stem and planes of the first stage (64 in the paper).
         stem: ``"imagenet"``, or ``"cifar"`` for images of 32 pixels: 3x3 of stride 1, no pooling.
         num_classes: Outputs.
@@ -55,16 +58,17 @@ class ImageNetResNet(ResNet):
         self,
         depth: int = 50,
         *,
+        depths: Sequence[int] | None = None,
         base_width: int = 64,
         stem: Stem = "imagenet",
         num_classes: int = 1000,
         in_channels: int = 3,
         features_only: bool = False,
     ) -> None:
-        block, depths = layout(depth)
+        block, published = layout(depth)
         super().__init__(
             block,
-            depths,
+            depths or published,
             base_width=base_width,
             stem=stem,
             num_classes=num_classes,

@@ -4,8 +4,11 @@ Howard et al., 2017, arXiv 1704.04861, table 1: depthwise 3x3 and pointwise conv
 after each.  A width multiplier scales all channels.
 """
 
+from collections.abc import Sequence
+
 from torch import nn
 
+from leanconv.errors import UserError
 from leanconv.models.convnet import (
     Classifier,
     ConvNet,
@@ -17,8 +20,9 @@ from leanconv.models.convnet import (
 )
 from leanconv.models.zoo import Source, register_model
 
-#: Channels of each pair of a depthwise and a pointwise convolution, a row for each resolution.
-PLANES = ((64,), (128, 128), (256, 256), (512,) * 6, (1024, 1024))
+#: Channels that the pairs of a depthwise and a pointwise convolution of each resolution write, and how many there are.
+PLANES = (64, 128, 256, 512, 1024)
+DEPTHS = (1, 2, 2, 6, 2)
 
 
 class MobileNetV1(ConvNet):
@@ -26,6 +30,7 @@ class MobileNetV1(ConvNet):
 
     Args:
         width_multiplier: Factor on all channels, which are rounded down, to 8 at least.
+        depths: Pairs a stage.
         stem: ``"imagenet"``, or ``"cifar"`` with stride 1 for images of 32 pixels.
         dropout: Probability of zeroing a pooled feature while training.
         num_classes: Outputs.
@@ -33,7 +38,8 @@ class MobileNetV1(ConvNet):
         features_only: See :class:`~leanconv.models.convnet.ConvNet`.
 
     Raises:
-        UserError: ``width_multiplier`` or ``dropout`` is out of range or ``stem`` unknown.
+        UserError: ``width_multiplier`` or ``dropout`` is out of range, ``stem`` unknown, or ``depths`` are not five
+            positive numbers.
 
     Shapes:
         ``(N, in_channels, H, W)`` to ``(N, num_classes)``.
@@ -43,6 +49,7 @@ class MobileNetV1(ConvNet):
         self,
         width_multiplier: float = 1.0,
         *,
+        depths: Sequence[int] = DEPTHS,
         stem: Stem = "imagenet",
         dropout: float = 0.0,
         num_classes: int = 1000,
@@ -51,13 +58,15 @@ class MobileNetV1(ConvNet):
     ) -> None:
         check_stem(stem)
         check_width_multiplier(width_multiplier)
+        if len(depths) != len(PLANES) or min(depths) < 1:
+            raise UserError(f"`depths` must be {len(PLANES)} positive numbers, got {depths}; {DEPTHS} would work.")
         width = first = max(8, int(32 * width_multiplier))
         stages: list[nn.Module] = []
-        for planes in PLANES:
+        for channels, depth in zip(PLANES, depths, strict=True):
             pairs = []
-            for index, channels in enumerate(planes):
+            scaled = max(8, int(channels * width_multiplier))
+            for index in range(depth):
                 stride = 2 if stages and index == 0 else 1
-                scaled = max(8, int(channels * width_multiplier))
                 pairs.append(nn.Sequential(conv_norm(width, width, 3, stride, groups=width), conv_norm(width, scaled)))
                 width = scaled
             stages.append(nn.Sequential(*pairs))

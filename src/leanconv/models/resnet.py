@@ -200,6 +200,7 @@ class CifarResNet(ResNet):
 
     Args:
         depth: Layers, ``6 n + 2``.
+        depths: Blocks a stage, where they shall not all be ``n``.
         base_width: Channels of the first stage (16 in the paper).
         num_classes: Outputs.
         in_channels: Channels of the images.
@@ -213,6 +214,7 @@ class CifarResNet(ResNet):
         self,
         depth: int,
         *,
+        depths: Sequence[int] | None = None,
         base_width: int = 16,
         num_classes: int = 10,
         in_channels: int = 3,
@@ -222,7 +224,7 @@ class CifarResNet(ResNet):
             raise UserError(f"`depth` must be 6 n + 2, got {depth}; {max(8, depth // 6 * 6 + 2)} would work.")
         super().__init__(
             _padded_basic_block,
-            ((depth - 2) // 6,) * 3,
+            depths or ((depth - 2) // 6,) * 3,
             base_width=base_width,
             num_classes=num_classes,
             in_channels=in_channels,
