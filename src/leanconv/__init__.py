@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from leanconv.errors import UserError
     from leanconv.measurement import measure
     from leanconv.models import create_model, list_models
-    from leanconv.receptive import receptive_field
+    from leanconv.receptive import optimize, receptive_field
     from leanconv.training import evaluate, load_recipe, train
 
 _HOMES = {
@@ -51,6 +51,7 @@ _HOMES = {
     "load_data": ("leanconv.data", "load"),
     "load_recipe": ("leanconv.training", "load_recipe"),
     "measure": ("leanconv.measurement", "measure"),
+    "optimize": ("leanconv.receptive", "optimize"),
     "receptive_field": ("leanconv.receptive", "receptive_field"),
     "save": ("leanconv.compression", "save"),
     "train": ("leanconv.training", "train"),
@@ -76,6 +77,7 @@ __all__ = [
     "load_data",
     "load_recipe",
     "measure",
+    "optimize",
     "receptive_field",
     "save",
     "train",

@@ -151,7 +151,7 @@ def receptive_field(model: nn.Module, input_size: Sequence[int] | None = None) -
     traced = trace(model, input_size)
     calls = layer_calls(traced)
     unknown: set[str] = set()
-    seen = _see(traced, traced.source, traced.nodes, {call.node for call in calls}, unknown)
+    seen = see_source(traced, traced.source, traced.nodes, {call.node for call in calls}, unknown)
     windows = _windows(traced, {call.node for call in calls})
     layers = tuple(_layer(call, seen[call.node], windows[call.node]) for call in calls if call.node in seen)
     _check_stride(shape_of(traced.source), layers)
@@ -164,7 +164,7 @@ def receptive_field(model: nn.Module, input_size: Sequence[int] | None = None) -
 
 
 @dataclass
-class _Sight:
+class Sight:
     """What one node sees of a source, a row a channel or one row for all.
 
     Attributes:
@@ -183,9 +183,9 @@ class _Sight:
         return float(share.mean())
 
 
-def _see(
+def see_source(
     traced: Trace, source: fx.Node, nodes: Sequence[fx.Node], wanted: Collection[fx.Node], unknown: set[str]
-) -> dict[fx.Node, _Sight]:
+) -> dict[fx.Node, Sight]:
     """Return what the wanted nodes see of a source."""
     samples: dict[fx.Node, list[Tensor]] = {}
     channels: dict[fx.Node, Tensor] = {}
@@ -201,7 +201,7 @@ def _see(
 
     for view in (*(View(axis) for axis in range(traced.axes)), View()):
         propagate(source, nodes, traced.constants, view, observe, unknown)
-    return {node: _Sight(samples[node], channels[node]) for node in channels}
+    return {node: Sight(samples[node], channels[node]) for node in channels}
 
 
 def _central(relation: Relation, axes: int) -> Tensor:
@@ -239,7 +239,7 @@ def _windows(traced: Trace, wanted: Collection[fx.Node]) -> dict[fx.Node, list[t
     return windows
 
 
-def _layer(call: LayerCall, sight: _Sight, windows: Sequence[tuple[float, float, float] | None]) -> LayerField:
+def _layer(call: LayerCall, sight: Sight, windows: Sequence[tuple[float, float, float] | None]) -> LayerField:
     axes = []
     for samples, window in zip(sight.samples, windows, strict=True):
         seen = samples.any(0).nonzero().flatten()
@@ -274,7 +274,7 @@ def _stage(traced: Trace, stage: StageNodes, calls: Sequence[LayerCall]) -> Stag
     positions = {node: index for index, node in enumerate(traced.nodes)}
     first = positions.get(stage.source, -1) + 1
     last = max(positions[node] for node in wanted) + 1
-    seen = _see(traced, stage.source, traced.nodes[first:last], wanted, set())
+    seen = see_source(traced, stage.source, traced.nodes[first:last], wanted, set())
     kernels, best, saturated_by = [], 0.0, None
     for node, name in wanted.items():
         portion = seen[node].portion()

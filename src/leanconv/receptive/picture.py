@@ -120,11 +120,13 @@ def _draw_growth(axes: Axes, found: ReceptiveField) -> None:
 
 def _draw_resolutions(axes: Axes, layers: list[LayerField], count: int) -> None:
     """Shade every other run of layers of one resolution, and name it where there is room."""
-    # A layer without a resolution (attention's, the classifier's) works for the one around it.
-    shapes = [layer.output_shape[2:] if len(layer.output_shape) == count + 2 else None for layer in layers]
+    resolutions: list[tuple[int, ...]] = []
+    for layer in layers:
+        # A layer without a resolution (attention's, the classifier's) works for the one around it.
+        is_image = len(layer.output_shape) == count + 2 or not resolutions
+        resolutions.append(layer.output_shape[2:] if is_image else resolutions[-1])
     first = 1
-    runs = groupby(accumulate(shapes, lambda before, shape: before if shape is None else shape))
-    for index, (resolution, run) in enumerate(runs):
+    for index, (resolution, run) in enumerate(groupby(resolutions)):
         length = len(list(run))
         if index % 2:
             axes.axvspan(first - 0.5, first + length - 0.5, color="#f3f5f7", zorder=0)

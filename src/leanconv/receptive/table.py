@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 
 from leanconv.receptive.field import AxisField, LayerField, ReceptiveField, StageField
+from leanconv.receptive.optimizer import Optimized
 
 
 def field_table(found: ReceptiveField, depth: int | None = None) -> Table:
@@ -56,6 +57,47 @@ def stage_table(found: ReceptiveField) -> Table:
             str(idle_layers(stage)),
         )
     return table
+
+
+def optimized_table(found: Optimized) -> Table:
+    """Return a table of the units a stage before and after, with the costs in its caption."""
+    table = Table(
+        title=f"{found.name} on {_lengths(found.input_size)}: units a stage, and how much of it a neuron then sees",
+        caption="\n".join(_savings(found)),
+        caption_justify="left",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("Resolution")
+    for heading in ("Units", "After", "Saturated by", "Portion", "After"):
+        table.add_column(heading, justify="right")
+    for stage in found.stages:
+        table.add_row(
+            _lengths(stage.resolution),
+            str(stage.before),
+            str(stage.after),
+            str(stage.saturated_by),
+            f"{stage.portion(stage.before):.3f}",
+            f"{stage.portion(stage.after):.3f}",
+        )
+    return table
+
+
+def _savings(found: Optimized) -> Iterator[str]:
+    before, after = found.before, found.after
+    yield _saving("Parameters", before.params, after.params, "{:,.0f}")
+    yield _saving("Multiply-accumulates", before.macs, after.macs, "{:,.0f}")
+    if before.latency_s is not None and after.latency_s is not None:
+        yield _saving("Milliseconds here", 1e3 * before.latency_s, 1e3 * after.latency_s, "{:.2f}")
+    if found.replacements:
+        yield f"Convolutions replaced: {len(found.replacements)}, kept: {len(found.kept)}."
+    if found.copied:
+        yield f"Tensors taken over: {found.copied}."
+
+
+def _saving(what: str, before: float, after: float, style: str) -> str:
+    change = f"{100 * (after / before - 1):+.1f} %"
+    return f"{what}: {style.format(before)} → {style.format(after)} ({change})"
 
 
 def shown_layers(layers: Sequence[LayerField], depth: int | None) -> list[LayerField]:
