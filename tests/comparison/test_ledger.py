@@ -36,6 +36,22 @@ def test_a_file_is_no_output_folder(tmp_path):
         Ledger(path, SETTINGS)
 
 
+def test_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/comparison/settings\.json' cannot be written to: Not a directory"):
+        Ledger(tmp_path / "file" / "comparison", SETTINGS)
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    ledger = Ledger(tmp_path, SETTINGS)
+    run = Run("ran26", 0, accuracy=0.5, best_accuracy=0.6, loss=1.0, epochs=2, seconds=3.0)
+    ledger.record(run)
+    (ledger.run_folder("ran26", 0) / "run.json.tmp").mkdir()
+    with pytest.raises(UserError, match=r"run\.json' cannot be written to: Is a directory"):
+        ledger.record(run)
+    assert ledger.finished("ran26", 0) == run
+
+
 def test_damaged_run_file_is_named(tmp_path):
     ledger = Ledger(tmp_path, SETTINGS)
     folder = ledger.run_folder("ran26", 0)

@@ -31,7 +31,8 @@ class Ledger:
         settings: What all runs share, as JSON gives it back.
 
     Raises:
-        UserError: The folder was begun with other settings; the message names what differs.
+        UserError: The folder was begun with other settings, and the message names what differs; or it cannot be
+            written to.
     """
 
     def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
@@ -44,7 +45,6 @@ class Ledger:
         else:
             if self.folder.exists() and not self.folder.is_dir():
                 raise UserError(f"output_dir={str(folder)!r} is a file: name a folder.")
-            self.folder.mkdir(parents=True, exist_ok=True)
             write_json(path, self.settings)
 
     @classmethod
@@ -79,11 +79,18 @@ class Ledger:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a JSON file so that readers see the old or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a JSON file so that readers see the old or the new one, never half of it.
+
+    Raises:
+        UserError: It cannot be written, for example because the disk is full.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be written to: {error.strerror}.") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
