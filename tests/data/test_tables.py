@@ -89,6 +89,10 @@ def test_bad_tables_are_named(tmp_path: Path) -> None:
     write(tmp_path / "real", "test.parquet", [0.5])
     with pytest.raises(UserError, match="labels are strings or whole numbers"):
         load(tmp_path / "real")
+    write(tmp_path / "numbers", "train.parquet", [0, 20_000_000])
+    write(tmp_path / "numbers", "test.parquet", [0])
+    with pytest.raises(UserError, match="the label 20000000 in column 'label': number the classes from 0"):
+        load(tmp_path / "numbers")
     (tmp_path / "broken").mkdir()
     for split in ("train", "test"):
         (tmp_path / "broken" / f"{split}.parquet").write_bytes(b"PAR1 this is no table")

@@ -16,6 +16,9 @@ from leanconv.errors import UserError
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "fine_label")
 
+MOST_CLASSES = 1_000_000
+"""Numbers from here on are identifiers, not labels that count classes."""
+
 
 @dataclass(frozen=True)
 class TableLayout:
@@ -131,7 +134,13 @@ def _classes(tables: Sequence[Any], column: str, where: str) -> list[str]:
     if all(isinstance(value, str) for value in found):
         return sorted(found)
     if all(isinstance(value, int) for value in found):
-        return [str(number) for number in range(max(found, default=-1) + 1)]
+        largest = max(found, default=-1)
+        if largest >= MOST_CLASSES:
+            raise UserError(
+                f"The {where} has the label {largest} in column {column!r}: number the classes from 0, or make the "
+                "labels strings."
+            )
+        return [str(number) for number in range(largest + 1)]
     raise UserError(
         f"The {where} has a column {column!r} of {tables[0].features[column]}: labels are strings or whole numbers."
     )
