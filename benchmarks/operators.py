@@ -13,7 +13,7 @@ A new section is a function that yields its cases, listed in ``SECTIONS``.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,17 @@ from torch.testing import assert_close
 import peers
 from leanconv.errors import nearest
 from leanconv.measurement import measure_latency, paired_ratio
-from leanconv.ops import CPConv2d, DiCE, GroupedChannelwiseConv2d, TensorTrainConv2d, TuckerConv2d
+from leanconv.ops import (
+    ChannelShift2d,
+    ChannelShuffle2d,
+    CPConv2d,
+    DiCE,
+    GroupedChannelwiseConv2d,
+    RollingPointwise2d,
+    ShiftedGroupedPointwise2d,
+    TensorTrainConv2d,
+    TuckerConv2d,
+)
 from results_file import write_results
 
 # The forms to beat are the truth of the tests, too.
@@ -46,7 +56,9 @@ class Case:
         baseline: The form that the others are measured against.
         ours: This library's form, eager.
         others: Further forms by name; ``"compiled"`` is this library's by ``torch.compile``.
-        target: How many times faster this library's form is meant to be than the baseline.
+        target: How many times faster this library's form is meant to be than the reference.
+        unlike: Forms that compute something else, timed for comparison only.
+        reference: The form that times are multiples of.
     """
 
     name: str
@@ -55,6 +67,8 @@ class Case:
     ours: nn.Module
     others: Mapping[str, nn.Module]
     target: float
+    unlike: Mapping[str, nn.Module] = field(default_factory=dict)
+    reference: str = "baseline"
 
 
 def channelwise(_compiled: bool) -> Iterator[Case]:
@@ -119,10 +133,47 @@ def factorized(_compiled: bool) -> Iterator[Case]:
                 )
 
 
+def shift(_compiled: bool) -> Iterator[Case]:
+    """Channel shift (AddressNet) folded into a grouped pointwise convolution, against that convolution alone."""
+    for batch, channels, side in ((1, 192, 28), (1, 384, 14), (16, 96, 56), (16, 192, 28), (16, 384, 14), (16, 768, 7)):
+        folded = ShiftedGroupedPointwise2d(channels, channels, 4).eval()
+        yield Case(
+            f"{channels}x{side}x{side}, 4 groups, batch {batch}",
+            torch.randn(batch, channels, side, side),
+            nn.Sequential(ChannelShift2d(channels, 4), folded.conv),
+            folded,
+            {},
+            target=1 / 1.05,
+            unlike={"alone": folded.conv, "shuffled": nn.Sequential(ChannelShuffle2d(channels, 4), folded.conv)},
+            reference="alone",
+        )
+
+
+def rolling(_compiled: bool) -> Iterator[Case]:
+    """Rolling pointwise convolution (3DRF, DSXplore) against a dense pointwise convolution of the same MACs."""
+    for batch, channels, side in ((1, 256, 28), (1, 512, 14), (16, 128, 28), (16, 256, 14), (16, 512, 7)):
+        operator = RollingPointwise2d(channels, channels, groups=2, overlap=0.5).eval()
+        yield Case(
+            f"{channels}x{side}x{side}, 2 groups, overlap 0.5, batch {batch}",
+            torch.randn(batch, channels, side, side),
+            operator.dense(),
+            operator,
+            {},
+            target=1 / 1.3,
+            unlike={
+                "same MACs, dense": nn.Conv2d(channels, channels // 2, 1, bias=False).eval(),
+                "same MACs, grouped": nn.Conv2d(channels, channels, 1, groups=2, bias=False).eval(),
+            },
+            reference="same MACs, dense",
+        )
+
+
 SECTIONS: dict[str, Callable[[bool], Iterator[Case]]] = {
     "channelwise": channelwise,
     "dice": dice,
     "factorized": factorized,
+    "rolling": rolling,
+    "shift": shift,
 }
 
 
@@ -132,21 +183,29 @@ def _compiled_module(module: nn.Module) -> nn.Module:
 
 
 def run(case: Case, rounds: int) -> dict[str, Any]:
-    """Check that all forms agree, time them, and return the row of a case."""
+    """Check that all forms agree, time them, and return the row of a case.
+
+    Where the reference is the convolution alone, what every form adds to its time is given too.
+    """
     forms = {"baseline": case.baseline, "ours": case.ours, **case.others}
     with torch.inference_mode():
         expected = case.baseline(case.example)
         for name, form in forms.items():
             assert_close(form(case.example), expected, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
-    timed = measure_latency(forms, case.example, rounds=rounds, warmup=5, threads=1)
-    speedups = {name: asdict(paired_ratio(timed["baseline"], timed[name])) for name in forms if name != "baseline"}
+    timed = measure_latency({**forms, **case.unlike}, case.example, rounds=rounds, warmup=5, threads=1)
+    reference = timed[case.reference]
+    compared = {name: latency for name, latency in timed.items() if name != case.reference}
+    speedups = {name: asdict(paired_ratio(reference, latency)) for name, latency in compared.items()}
+    overhead = {name: latency.median_s - reference.median_s for name, latency in compared.items()}
     return {
         "case": case.name,
         "forms": {
             name: {"median_s": latency.median_s, "q25_s": latency.q25_s, "q75_s": latency.q75_s}
             for name, latency in timed.items()
         },
-        "times_faster_than_baseline": speedups,
+        "reference": case.reference,
+        "times_faster_than_reference": speedups,
+        **({"overhead_s": overhead} if case.reference == "alone" else {}),
         "target": case.target,
         "meets_target": {
             name: speedups[name]["median"] >= case.target for name in ("ours", "compiled") if name in speedups
@@ -161,7 +220,7 @@ def table(section: str, rows: list[dict[str, Any]]) -> Table:
         result.add_column(heading, justify="left" if heading in {"Case", "Form"} else "right")
     for row in rows:
         for name, times in row["forms"].items():
-            ratio = row["times_faster_than_baseline"].get(name)
+            ratio = row["times_faster_than_reference"].get(name)
             result.add_row(
                 row["case"] if name == "baseline" else "",
                 name,
