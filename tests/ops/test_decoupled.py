@@ -55,6 +55,13 @@ def test_same_padding_of_even_kernels() -> None:
     assert_close(DecoupledConv2d.from_dense(conv)(x), conv(x))
 
 
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "circular"])
+def test_inputs_without_a_batch_are_taken_as_by_torch(mode: str) -> None:
+    conv = nn.Conv2d(4, 6, 3, 2, 1, groups=2, padding_mode=mode, dtype=torch.float64)
+    x = torch.randn(4, 6, 7, dtype=torch.float64)
+    assert_close(DecoupledConv2d.from_dense(conv)(x), conv(x))
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.2])
 def test_adaptive_configuration_bends_all_maps_but_the_centre_one(slope: float) -> None:
     conv = nn.Conv2d(3, 5, 3, padding=1, groups=1, dtype=torch.float64)
@@ -79,7 +86,7 @@ def test_weights_start_with_the_fan_in_of_the_whole_convolution() -> None:
 
 
 def test_too_small_an_input_is_refused() -> None:
-    with pytest.raises(UserError, match="`x` must be at least as large as the kernel"):
+    with pytest.raises(UserError, match="`x` with its padding must cover the kernel"):
         DecoupledConv2d(3, 4, 5)(torch.zeros(1, 3, 4, 9))
 
 

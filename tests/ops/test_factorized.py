@@ -277,6 +277,19 @@ def test_ranks_above_the_full_ones_are_clamped(form: str) -> None:
 
 
 @every_form
+def test_inputs_without_a_batch_are_taken_as_by_torch(form: str) -> None:
+    operator = make(form, 4, 6, 3, rank=(3, 2, 2, 1) if form == "TuckerConv" else 2)
+    x = torch.randn(4, 5, 7, dtype=torch.float64)
+    assert_close(operator(x), operator(x.unsqueeze(0)).squeeze(0))
+
+
+@every_form
+def test_transposed_convolutions_are_refused(form: str) -> None:
+    with pytest.raises(UserError, match=r"`conv`.*ConvTranspose2d"):
+        OPERATORS[f"{form}2d"].from_dense(nn.ConvTranspose2d(4, 4, 3), rank=2)
+
+
+@every_form
 def test_axis_convolutions_act_along_their_axis(form: str) -> None:
     operator = make(form, 6, 6, (3, 5), rank=(2, 2, 2, 4) if form == "TuckerConv" else 2)
     assert [operator.axis_conv(axis).kernel_size for axis in (0, 1)] == [(3, 1), (1, 5)]

@@ -94,11 +94,13 @@ class DecoupledConv(StructuredConv):
         maps = _padded(self.across(x), geometry)
         sizes = [
             (size - extent) // step + 1
-            for size, extent, step in zip(maps.shape[2:], geometry.extent, geometry.stride, strict=True)
+            for size, extent, step in zip(maps.shape[-self.dims :], geometry.extent, geometry.stride, strict=True)
         ]
         if min(sizes) < 1:
-            raise UserError(f"`x` must be at least as large as the kernel, {geometry.extent}, got {(*x.shape[2:],)}.")
-        maps = maps.unflatten(1, (self.groups, math.prod(geometry.kernel_size), -1))
+            raise UserError(
+                f"`x` must be at least as large as the kernel, {geometry.extent}, got {(*x.shape[-self.dims :],)}."
+            )
+        maps = maps.unflatten(-1 - self.dims, (self.groups, math.prod(geometry.kernel_size), -1))
         parts = []
         for tap, place in enumerate(itertools.product(*map(range, geometry.kernel_size))):
             first = [index * apart for index, apart in zip(place, geometry.dilation, strict=True)]
@@ -106,7 +108,7 @@ class DecoupledConv(StructuredConv):
                 slice(start, start + (size - 1) * step + 1, step)
                 for start, size, step in zip(first, sizes, geometry.stride, strict=True)
             )
-            seen = maps[(slice(None), slice(None), tap, slice(None), *window)].flatten(1, 2)
+            seen = maps[(..., tap, slice(None), *window)].flatten(-2 - self.dims, -1 - self.dims)
             linear = self.negative_slope == 1 or place == centre(geometry)
             parts.append(seen if linear else F.leaky_relu(seen, self.negative_slope))
         y = reduce(torch.add, parts)

@@ -59,7 +59,13 @@ def make_conv(
 
 
 def geometry_of(conv: Conv) -> Geometry:
-    """Return the geometry of a plain convolution."""
+    """Return the geometry of a plain convolution.
+
+    Raises:
+        UserError: ``conv`` is a transposed one, whose kernel means something else.
+    """
+    if isinstance(conv, nn.modules.conv._ConvTransposeNd):
+        raise UserError(f"`conv` must be an nn.Conv1d, nn.Conv2d or nn.Conv3d, got {type(conv).__name__}.")
     dims = len(conv.kernel_size)
     return Geometry.of(
         dims,

@@ -46,9 +46,10 @@ class SharedAxisConv(nn.Module):
         self.conv = make_conv(geometry, 1, filters, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, C, *spatial)`` to ``(N, C * filters, *spatial')``."""
-        y: Tensor = self.conv(x.flatten(0, 1).unsqueeze(1))
-        return y.reshape(x.shape[0], x.shape[1] * y.shape[1], *y.shape[2:])
+        """Map ``(N, C, *spatial)`` to ``(N, C * filters, *spatial')``, with or without the ``N``."""
+        channels = -1 - len(self.conv.kernel_size)
+        y: Tensor = self.conv(x.unsqueeze(channels).flatten(0, channels - 1))
+        return y.reshape(*x.shape[:channels], x.shape[channels] * y.shape[1], *y.shape[2:])
 
 
 class TuckerConv(FactorizedConv):
