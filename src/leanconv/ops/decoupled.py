@@ -97,9 +97,8 @@ class DecoupledConv(StructuredConv):
             for size, extent, step in zip(maps.shape[-self.dims :], geometry.extent, geometry.stride, strict=True)
         ]
         if min(sizes) < 1:
-            raise UserError(
-                f"`x` must be at least as large as the kernel, {geometry.extent}, got {(*x.shape[-self.dims :],)}."
-            )
+            shape = tuple(maps.shape[-self.dims :])
+            raise UserError(f"`x` with its padding must cover the kernel, {geometry.extent} samples, got {shape}.")
         maps = maps.unflatten(-1 - self.dims, (self.groups, math.prod(geometry.kernel_size), -1))
         parts = []
         for tap, place in enumerate(itertools.product(*map(range, geometry.kernel_size))):
