@@ -1,5 +1,7 @@
 """Every transformation against a loop over the images of the batch."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -107,8 +109,12 @@ def test_a_flip_leaves_the_crop_where_it_was(seed: int) -> None:
         ({"cutout": -2}, "cutout=-2 is not a number of pixels"),
         ({"crop_area": 0.0}, "crop_area=0.0 is not a fraction"),
         ({"crop_area": 1.5}, "crop_area=1.5 is not a fraction"),
+        ({"crop_padding": 1.5}, "crop_padding=1.5 is not a number of pixels"),
+        ({"cutout": "four"}, "cutout='four' is not a number of pixels"),
+        ({"flip": "maybe"}, "flip='maybe' is neither true nor false"),
+        ({"crop_area": "half"}, "crop_area='half' is not a fraction"),
     ],
 )
-def test_values_out_of_range_are_refused(arguments: dict[str, float], message: str) -> None:
+def test_values_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Augment(**arguments)  # type: ignore[arg-type]
+        Augment(**arguments)

@@ -180,6 +180,7 @@ def test_images_of_many_sizes_get_one(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("cifar11", "Unknown data set 'cifar11': did you mean 'cifar10'.* path of a folder"),
+        ("", "Unknown data set '': known names are cifar10"),
         ("./nowhere", r"The data folder \./nowhere does not exist\."),
         ("/no/where/else", r"The data folder /no/where/else does not exist\."),
     ],
@@ -208,6 +209,12 @@ def test_arguments_out_of_range_are_refused(colour_folder: ColourFolder) -> None
         load(folder, image_size=0)
     with pytest.raises(UserError, match="workers=-1 is not a number"):
         load(folder, workers=-1)
+    for constants, message in (
+        (((0.5,), (float("nan"),)), r"std=\(nan,\) is not a standard deviation"),
+        (((float("nan"),), (0.5,)), r"mean=\(nan,\) is not a colour"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load("digits").with_normalisation(*constants)
     with pytest.raises(UserError, match="folder='x' goes with one of the names"):
         load(folder, folder="x")
     with pytest.raises(UserError, match=r"asks for 'dev', but the folder .* has the splits 'test', 'train'"):

@@ -5,7 +5,7 @@ at once, and every transformation reads its own columns.  So an image is augment
 device and for any number of processes, and switching one transformation off leaves the others as they were.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ class Augment:
             for no such crop.  Only for streamed splits, which still have the original image.
 
     Raises:
-        UserError: A value is out of range.
+        UserError: A value is out of range or of another type.
     """
 
     crop_padding: int = 0
@@ -42,11 +42,15 @@ class Augment:
     crop_area: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("crop_padding", "cutout"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)} is not a number of pixels: give 0 or more.")
-        if self.crop_area is not None and not 0 < self.crop_area <= 1:
-            raise UserError(f"crop_area={self.crop_area} is not a fraction of the area: give 0 < crop_area <= 1.")
+        # Recipes bring values of any type from YAML.
+        crop_padding, flip, cutout, area = (getattr(self, entry.name) for entry in fields(self))
+        for name, pixels in (("crop_padding", crop_padding), ("cutout", cutout)):
+            if not isinstance(pixels, int) or pixels < 0:
+                raise UserError(f"{name}={pixels!r} is not a number of pixels: give 0 or more.")
+        if not isinstance(flip, bool):
+            raise UserError(f"flip={flip!r} is neither true nor false.")
+        if area is not None and not (isinstance(area, (int, float)) and 0 < area <= 1):
+            raise UserError(f"crop_area={area!r} is not a fraction of the area: give 0 < crop_area <= 1.")
 
     def move(self, images: Tensor, draws: Tensor) -> Tensor:
         """Flip and crop a batch; what works on raw pixels.

@@ -84,7 +84,7 @@ def load(
     if folder is not None and known is None:
         raise UserError(f"folder={str(folder)!r} goes with one of the names {', '.join(DATA_SETS.names())} only.")
     layout = _layout(known, split_names, image_column, label_column)
-    if folder is None and known is None and Path(name).expanduser().exists():
+    if folder is None and known is None and name and Path(name).expanduser().exists():
         folder = name
     if folder is not None:
         source = _open_folder(Path(folder).expanduser(), layout, split_names)

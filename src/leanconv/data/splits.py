@@ -140,8 +140,10 @@ class ImageData:
                     f"{name}={tuple(values)} has {len(values)} values for images of {self.channels} channels: "
                     "give one a channel."
                 )
-        if min(self.std) <= 0:
+        if not all(0 < value < float("inf") for value in self.std):
             raise UserError(f"std={tuple(self.std)} is not a standard deviation: give positive numbers.")
+        if not all(abs(value) < float("inf") for value in self.mean):
+            raise UserError(f"mean={tuple(self.mean)} is not a colour: give numbers, of values 0 to 1.")
         for split in ("train", "test"):
             object.__setattr__(self, split, getattr(self, split).normalised(self.mean, self.std))
 
