@@ -67,6 +67,7 @@ def test_unknown_keys_suggest_near_ones(tmp_path: Path) -> None:
         ("accumulate=0", "accumulate=0"),
         ("clip=-1", "clip=-1.0"),
         ("seed=-1", "seed=-1"),
+        ("seed=99999999999999999999", "seed=9+ .*below 2"),
         ("evaluate_every=0", "evaluate_every=0"),
         ("step_epochs=[0]", "step_epochs"),
         ("optimizer=adam", "'adam' .*sgd or adamw"),
@@ -76,6 +77,8 @@ def test_unknown_keys_suggest_near_ones(tmp_path: Path) -> None:
         ("lr=fast", "lr to 'fast', where a number"),
         ("nesterov=perhaps", "nesterov to 'perhaps', where true or false"),
         ("lr", "not of the form key=value"),
+        ("lr=[", "'lr=\\[' cannot be read as YAML"),
+        ("lr=${elsewhere}", "refers to something else in lr: .*elsewhere"),
     ],
 )
 def test_bad_values_are_named(override: str, sentence: str) -> None:

@@ -109,7 +109,7 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("ema", lambda value: 0 <= value < 1, "it must be at least 0 (off) and below 1"),
     ("accumulate", _at_least(1), "it must be at least 1"),
     ("clip", _at_least(0), "it must be at least 0 (off)"),
-    ("seed", _at_least(0), "it must be at least 0"),
+    ("seed", lambda value: 0 <= value < 2**63, "it must be at least 0 and below 2 to the power of 63"),
     ("evaluate_every", _at_least(1), "it must be at least 1"),
     ("log_every", _at_least(1), "it must be at least 1"),
 )
@@ -139,9 +139,7 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = (), *
     if epochs is not None:
         merged = _merge(merged, _rescaled(merged, epochs), f"length of {epochs} epochs")
     for override in overrides:
-        if "=" not in override or not override.split("=", 1)[0]:
-            raise UserError(f"Override {override!r} is not of the form key=value, for example lr=0.05.")
-        merged = _merge(merged, OmegaConf.from_dotlist([override]), f"override {override!r}")
+        merged = _merge(merged, _parsed(override), f"override {override!r}")
     values: dict[str, Any] = OmegaConf.to_container(merged, resolve=True)
     return Recipe(**values)
 
@@ -156,11 +154,31 @@ def _merge(recipe: Any, layer: Any, origin: str) -> Any:
         if key not in known:
             raise UserError(f"The {origin} has the unknown key {key!r}: {nearest(str(key), known)}")
         try:
-            recipe = OmegaConf.merge(recipe, {key: layer[key]})
+            value = layer[key]
+        except OmegaConfBaseException as error:
+            raise UserError(f"The {origin} refers to something else in {key}: {str(error).splitlines()[0]}.") from None
+        try:
+            recipe = OmegaConf.merge(recipe, {key: value})
         except OmegaConfBaseException:
             expected = _TYPE_NAMES.get(known[key], str(known[key]))
-            raise UserError(f"The {origin} sets {key} to {layer[key]!r}, where {expected} is needed.") from None
+            raise UserError(f"The {origin} sets {key} to {value!r}, where {expected} is needed.") from None
     return recipe
+
+
+def _parsed(override: str) -> Any:
+    """Parse an override such as ``"lr=0.05"``, whose value is YAML."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    key, equals, _ = override.partition("=")
+    if not key or not equals:
+        raise UserError(f"Override {override!r} is not of the form key=value, for example lr=0.05.")
+    try:
+        return OmegaConf.from_dotlist([override])
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"Override {override!r} cannot be read as YAML: {reason}.") from None
 
 
 def _rescaled(recipe: Any, epochs: int) -> dict[str, Any]:
