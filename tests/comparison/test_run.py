@@ -133,6 +133,7 @@ def test_another_first_seed_adds_runs(first, data):
         (("ran26", "ran62"), {}, "did you mean 'ran26'"),
         (NAMES, {"seeds": 0}, "seeds=0 is out of range"),
         (NAMES, {"width": 0}, "must be a positive integer, got 0"),
+        (NAMES, {"device": "abacus"}, "`device` 'abacus' is not available"),
         (NAMES, {"baseline": "resnet"}, "did you mean 'resnet26_cifar'"),
     ],
 )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toy_images import toy_data, toy_net
 
 from leanconv.errors import UserError
-from leanconv.training import Classify, Recipe, train
+from leanconv.training import Classify, Recipe, evaluate, train
 
 SHORT = Recipe(epochs=4, batch_size=16, warmup_epochs=1, log_every=2)
 
@@ -234,10 +234,12 @@ def test_misfits_are_refused_before_anything_is_written(tmp_path: Path) -> None:
         _train(folder=tmp_path / "file" / "run")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the message is for machines without CUDA")
-def test_missing_device_is_named() -> None:
-    with pytest.raises(UserError, match="device='cuda' is not available"):
-        _train(device="cuda")
+@pytest.mark.parametrize("device", ["abacus", "cuda:99", "meta"])
+def test_device_that_computes_nothing_is_named(device: str) -> None:
+    with pytest.raises(UserError, match=f"`device` '{device}' (is not available|holds shapes)"):
+        _train(device=device)
+    with pytest.raises(UserError, match=f"`device` '{device}' (is not available|holds shapes)"):
+        evaluate(toy_net(), toy_data(), device=device)
 
 
 def test_recipe_changes_the_augmentation_of_the_data() -> None:

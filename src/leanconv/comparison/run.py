@@ -17,6 +17,7 @@ from leanconv.data import ImageData
 from leanconv.errors import UserError, nearest
 from leanconv.measurement import environment, measure, measure_latency
 from leanconv.training import Recipe, train
+from leanconv.training.device import compute_device
 
 OnRun = Callable[[str, int, Run | None], None]
 """Called with model, seed and, if there is nothing left to do, the finished run."""
@@ -73,17 +74,18 @@ def compare(
         raise UserError(f"baseline={baseline!r} is not among the compared models: {nearest(baseline, models)}")
     if not 1 <= seeds <= MAX_SEEDS:
         raise UserError(f"seeds={seeds} is out of range: train 1 to {MAX_SEEDS} seeds.")
+    where = _device(device)
     settings = run_settings(data, recipe, width)
     ledger = Ledger(output_dir, settings)
     runs = train_runs(
         list(models), data, recipe, ledger, width=width, seeds=seeds, device=device, progress=progress, on_run=on_run
     )
-    entries = _measure_entries(models, data, runs, threads=threads, device=device)
+    entries = _measure_entries(models, data, runs, threads=threads, device=where)
     return Comparison(
         entries=entries,
         baseline=baseline or max(entries, key=lambda entry: entry.macs).model,
         settings=settings,
-        environment={**environment(_device(device)), "threads": entries[0].latency.threads},
+        environment={**environment(where), "threads": entries[0].latency.threads},
     )
 
 
@@ -186,7 +188,7 @@ def _train_one(
 
 
 def _device(device: torch.device | str | None) -> torch.device:
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return compute_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _measure_entries(
@@ -195,12 +197,11 @@ def _measure_entries(
     runs: Sequence[Run],
     *,
     threads: int | None,
-    device: torch.device | str | None,
+    device: torch.device,
 ) -> tuple[Entry, ...]:
-    where = _device(device)
     shape = (1, data.channels, *data.image_size)
-    reports = {name: measure(model.to(where), shape) for name, model in models.items()}
-    latencies = measure_latency(models, torch.zeros(shape, device=where), rounds=ROUNDS, threads=threads)
+    reports = {name: measure(model.to(device), shape) for name, model in models.items()}
+    latencies = measure_latency(models, torch.zeros(shape, device=device), rounds=ROUNDS, threads=threads)
     return tuple(
         Entry(
             model=name,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from leanconv.data.batches import Batches
 from leanconv.data.splits import ImageData
 from leanconv.errors import UserError
+from leanconv.training.device import compute_device
 from leanconv.training.metrics import add_sums
 from leanconv.training.recipe import PRECISIONS
 from leanconv.training.tasks import Classify, Task
@@ -51,7 +52,7 @@ def evaluate(
         raise UserError(f"split={split!r} is not known: it is 'test' or 'train'.")
     if precision not in PRECISIONS:
         raise UserError(f"precision={precision!r} is not known: it is {' or '.join(PRECISIONS)}.")
-    where = torch.device(device) if device is not None else device_of(model)
+    where = compute_device(device) if device is not None else device_of(model)
     model.to(where)
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

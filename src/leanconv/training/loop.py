@@ -18,6 +18,7 @@ from leanconv.data.splits import ImageData
 from leanconv.errors import UserError, nearest
 from leanconv.tensor_file import fill
 from leanconv.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
+from leanconv.training.device import compute_device
 from leanconv.training.ema import averaged
 from leanconv.training.evaluation import evaluate_batches
 from leanconv.training.folder import clear, data_identity, make_folder, refuse_finished_work, refuse_other_run
@@ -100,7 +101,9 @@ class _Run:
         self.recipe, self.folder, self.task, self.data = recipe, folder, task, data
         self.accelerator = _accelerator(device)
         many = self.accelerator.num_processes > 1
-        self.device = self.accelerator.device if many or device is None else torch.device(device)
+        # Only now does every process of many have an accelerator of its own to look at.
+        wanted = compute_device(device) if device is not None else None
+        self.device = self.accelerator.device if many or wanted is None else wanted
         self.main: bool = self.accelerator.is_main_process
         self.model = model.to(self.device)
         if recipe.channels_last:
@@ -314,10 +317,7 @@ def _accelerator(device: torch.device | str | None) -> "Accelerator":
         from accelerate import Accelerator
     except ImportError:
         raise UserError('Training needs the "train" extra: pip install "leanconv[train]"') from None
-    wanted = torch.device(device).type if device is not None else None
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={str(device)!r} is not available here: use device='cpu'.")
-    on_cpu = wanted == "cpu" or not torch.cuda.is_available()
+    on_cpu = str(device).startswith("cpu") or not torch.cuda.is_available()
     return Accelerator(cpu=on_cpu, mixed_precision="no")
 
 
