@@ -154,6 +154,7 @@ def test_several_inputs_of_any_type() -> None:
         ({"threads": 0}, "`threads` must be a positive integer, got 0"),
         ({"device": "abacus"}, "`device` 'abacus' is not available, this machine has cpu"),
         ({"dtype": torch.int64}, "`dtype` must be a floating-point torch.dtype"),
+        ({"input_size": (1, 3, 10**8, 10**8)}, "is too large for the memory of this machine"),
     ],
 )
 def test_mistakes(arguments: dict[str, Any], sentence: str) -> None:

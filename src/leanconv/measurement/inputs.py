@@ -56,7 +56,10 @@ def example_inputs(
     if device.type == "meta":
         return (torch.empty(size, dtype=dtype, device=device),)
     # A generator of its own, so that measuring does not change what a seeded program draws next.
-    values = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    try:
+        values = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    except RuntimeError as error:
+        raise UserError(f"`input_size` {size} is too large for the memory of this machine.") from error
     return (values.to(device=device, dtype=dtype),)
 
 
