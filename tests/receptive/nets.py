@@ -53,6 +53,22 @@ class Tokens(nn.Module):
         return torch.einsum("nlc,nlc->nc", tokens, tokens.flip(1))
 
 
+class Attending(nn.Module):
+    """Tokens that attend to each other, normalised by groups and scaled by a single number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.norm = nn.GroupNorm(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        tokens = y.flatten(2).transpose(1, 2)
+        mixed, _ = self.attention(tokens, tokens, tokens)
+        return self.norm(mixed.transpose(1, 2).reshape(y.shape)) * y.mean()
+
+
 class Transposed(nn.Module):
     """Convolutions along the channels: an axis of space takes their place."""
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from nets import Branches
+from nets import Attending, Branches
 from torch import Tensor, nn
 
 from leanconv.errors import UserError
@@ -43,6 +43,13 @@ def test_attention_and_the_head_see_the_whole_image() -> None:
     assert found["stages.0.0.conv2"][0] == AxisField(7, 1.0, -3.0, 7)
     assert found["stages.0.1.conv1"][0] == AxisField(32, None, None, 32)
     assert found["head"][1] == AxisField(32, None, None, 32)
+
+
+def test_tokens_and_single_numbers_see_everything() -> None:
+    found = receptive_field(Attending(), (1, 3, 8, 8))
+    assert found.unknown == ()
+    assert layers(found)["conv"][0] == AxisField(3, 1.0, -1.0, 3)
+    assert layers(found)["norm"][0] == AxisField(8, None, None, 8)
 
 
 def test_resnet_stages_and_saturation() -> None:

@@ -77,3 +77,5 @@ def test_eight_groups_take_three_rolling_blocks() -> None:
 def test_a_rule_without_components_is_refused() -> None:
     with pytest.raises(UserError, match="`components`"):
         kernel_rule([], STANDARD, SIZE)
+    with pytest.raises(UserError, match="one image or one vector"):
+        portion(nn.Flatten(2), SIZE)

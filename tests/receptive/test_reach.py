@@ -4,7 +4,7 @@ from inspect import signature
 
 import pytest
 import torch
-from nets import Branches, Hourglass, Tokens, Transposed, grouped_stack
+from nets import Attending, Branches, Hourglass, Tokens, Transposed, grouped_stack
 from torch import Tensor, nn
 
 from leanconv.models import MODELS, create_model
@@ -63,6 +63,7 @@ def test_every_operator_is_exact(name: str) -> None:
         (Branches(), (1, 3, 16, 12)),
         (Hourglass(), (1, 3, 12, 20)),
         (Tokens(), (1, 3, 8, 16)),
+        (Attending(), (1, 3, 6, 5)),
         (Transposed(6), (1, 5, 6, 7)),
         (grouped_stack(), (1, 16, 8, 8)),
         (nn.Sequential(nn.Conv1d(2, 4, 3, 2), nn.Conv1d(4, 4, 5, dilation=2, padding=4, groups=4)), (1, 2, 40)),

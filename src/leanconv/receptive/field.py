@@ -217,7 +217,7 @@ def _central(relation: Relation, axes: int) -> Tensor:
         else:
             middle = 0 if relation.is_uniform(dim) else relation.shape[dim] // 2
             values = values.select(1 + dim, middle)
-    return values.flatten(1).mT
+    return values.reshape(len(values), -1).mT
 
 
 def _windows(traced: Trace, wanted: Collection[fx.Node]) -> dict[fx.Node, list[tuple[float, float, float] | None]]:
@@ -227,7 +227,7 @@ def _windows(traced: Trace, wanted: Collection[fx.Node]) -> dict[fx.Node, list[t
     def observe(node: fx.Node, relation: Relation) -> None:
         if node not in wanted:
             return
-        furthest = relation.values.flatten(1).amax(1).tolist()
+        furthest = relation.values.reshape(len(relation.values), -1).amax(1).tolist()
         windows[node] = [
             (ORIGIN - furthest[2 * axis], furthest[2 * axis + 1] - ORIGIN, relation.steps[axis])
             if axis in relation.labels and math.isfinite(furthest[2 * axis] + furthest[2 * axis + 1])
@@ -267,7 +267,9 @@ def _check_stride(input_size: tuple[int, ...], layers: Sequence[LayerField]) -> 
 def _stage(traced: Trace, stage: StageNodes, calls: Sequence[LayerCall]) -> StageField | None:
     """Return what the layers of a stage see of its input, or None for a stage that consists of single samples."""
     inside = set(stage.nodes)
-    wanted: Mapping[fx.Node, str] = {call.node: call.name for call in calls if call.node in inside}
+    wanted: Mapping[fx.Node, str] = {
+        call.node: call.name for call in calls if call.node in inside and len(shape_of(call.node)) == traced.axes + 2
+    }
     source_shape = shape_of(stage.source)
     if not wanted or math.prod(stage.resolution) == 1:
         return None

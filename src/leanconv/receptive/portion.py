@@ -14,7 +14,7 @@ from torch import nn
 
 from leanconv.errors import UserError
 from leanconv.receptive.field import see_source
-from leanconv.receptive.tracing import trace
+from leanconv.receptive.tracing import shape_of, trace
 
 
 def portion(model: nn.Module, input_size: Sequence[int]) -> float:
@@ -27,13 +27,16 @@ def portion(model: nn.Module, input_size: Sequence[int]) -> float:
         input_size: Batch, channels and spatial lengths of the tensor that enters it.
 
     Raises:
-        UserError: As :func:`~leanconv.receptive.receptive_field` does.
+        UserError: As :func:`~leanconv.receptive.receptive_field` does, or there is not one output.
 
     Example:
         >>> portion(nn.Conv2d(64, 64, 3, padding=1), (1, 64, 16, 16)) == 9 / 256
         True
     """
     traced = trace(model, input_size)
+    shapes = [shape_of(output) for output in traced.outputs]
+    if len(shapes) != 1 or len(shapes[0]) not in (2, traced.axes + 2):
+        raise UserError(f"`model` must return one image or one vector, got shapes {shapes}; its last stage would work.")
     (output,) = traced.outputs
     return see_source(traced, traced.source, traced.nodes, {output}, set())[output].portion()
 
