@@ -112,7 +112,7 @@ def test_channels_follow_the_images(colour_folder: ColourFolder, mode: str, chan
 def test_a_stream_and_memory_give_the_same_batches(colour_folder: ColourFolder) -> None:
     folder = colour_folder("train", "test", per_class=8)
     held = load(folder)
-    for workers in (0, 2):
+    for workers in (0, 1):
         streamed = load(folder, streaming=True, workers=workers)
         assert isinstance(streamed.train, StreamSplit)
         assert streamed.mean == pytest.approx(held.mean)
@@ -250,7 +250,7 @@ def test_an_unreadable_image_is_named(colour_folder: ColourFolder, streaming: bo
     broken = folder / "train" / "green" / "13.png"
     broken.write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"^The file .*13\.png is not an image of a known format\.$"):
-        load(folder, streaming=streaming, workers=2)
+        load(folder, streaming=streaming, workers=1)
 
 
 def test_list_data_sets() -> None:

@@ -117,7 +117,7 @@ def load(
     else:
         mean, std = moments(splits[0])
     return ImageData(
-        name=name,
+        name=Path(folder).expanduser().resolve().name if folder is not None and known is None else name,
         classes=source.classes,
         channels=channels,
         image_size=size,

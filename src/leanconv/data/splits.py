@@ -109,7 +109,7 @@ class ImageData:
     """A data set for image classification.
 
     Args:
-        name: What it was loaded by.
+        name: The name it was loaded by; of a local folder, the folder's own name.
         classes: Name of each class, in the order of the labels.
         channels: Channels of an image.
         image_size: Height and width in pixels.
