@@ -152,6 +152,26 @@ def test_latency_plans_choose_only_what_was_measured_faster(monkeypatch: pytest.
     assert all(layer.after <= layer.before for layer in result.plan.layers)
     assert result.plan.after <= 0.7 * result.plan.before
     assert 2e-6 * count_params(result.model) == pytest.approx(result.plan.after, rel=0.05)
+    with pytest.raises(UserError, match=r"`latency` 0.01 cannot be met: the fastest network"):
+        compress(small_net(), [images()], latency=0.01)
+
+
+def test_latency_plans_are_timed_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def time(_: Prices, modules: Any, example: torch.Tensor) -> list[float]:
+        # In a network, unlike alone, every pointwise convolution costs as much again as half its weights.
+        def seconds(module: nn.Module) -> float:
+            alone = len(list(module.modules())) < 5
+            extra = sum(
+                c.weight.numel() for c in module.modules() if isinstance(c, nn.Conv2d) and c.kernel_size == (1, 1)
+            )
+            return 1e-6 * (count_params(module) + (0 if alone else extra / 2))
+
+        return [seconds(module) for module in modules]
+
+    monkeypatch.setattr(Prices, "time", time)
+    result = compress(small_net(), [images()], latency=0.7)
+    assert result.plan.after <= 0.7 * 1.02 * result.plan.before
+    assert time(Prices("latency"), [result.model], images(1))[0] == pytest.approx(result.plan.after, rel=0.05)
 
 
 def test_latency_is_measured_once_for_equal_layers() -> None:

@@ -1,7 +1,5 @@
 """The pure decompositions against their definitions, each other and the published synthetic table."""
 
-import math
-
 import pytest
 import torch
 from synthetic import correlated_layer, moments, relative_error
@@ -180,8 +178,7 @@ def test_energy_rank_is_the_first_that_keeps_the_share() -> None:
     assert [energy_rank(matrices, share) for share in (0.5, 9 / 14, 0.7, 13 / 14, 0.95, 1.0)] == [1, 1, 2, 2, 3, 3]
 
 
-# Held-out relative error of depth-wise decomposition with compensation and refit (the paper gives no such table; these
-# are the values a plain implementation reaches on data made alike).
+# Held-out relative errors to stay below: those of one sweep and one refit on other data, correlated in the same ways.
 @pytest.mark.parametrize(
     ("rectified", "channels", "bars"),
     [
@@ -199,5 +196,4 @@ def test_synthetic_layers(rectified: bool, channels: int, bars: tuple[float, ...
             mix = refit_mix(gram, cross, filters)
             filters = refit_filters(gram, cross, filters, mix)
         kernel = compose_depthwise(filters, refit_mix(gram, cross, filters))
-        assert relative_error(x[half:], y[half:], kernel) <= bar * 1.05
-        assert math.isfinite(bar)
+        assert relative_error(x[half:], y[half:], kernel) <= bar

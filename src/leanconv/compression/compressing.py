@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from leanconv.compression.calibration import calibration_for
 from leanconv.compression.conversion import IMAGES, OnProgress, convert_layers, frozen_copy
@@ -15,6 +15,7 @@ from leanconv.compression.observation import POSITIONS, observe
 from leanconv.compression.plan import UNITS, LayerPlan, Plan, solve
 from leanconv.compression.problem import RIDGE
 from leanconv.compression.record import Record
+from leanconv.compression.timing import solve_timed
 from leanconv.compression.walk import Where, convolutions, selected
 from leanconv.errors import UserError
 from leanconv.measurement import count_macs, count_params
@@ -69,7 +70,8 @@ def compress(
         macs: Multiply-accumulates, as a fraction of the original's.
         params: Parameters, likewise.
         latency: Time of a forward pass on this device, likewise: layers and their replacements are timed on inputs of
-            the right shape, and no replacement is chosen that is not faster than its layer.  One of the three is given.
+            the right shape, no replacement is chosen that is not faster than its layer, and the plan is timed as a
+            whole.  One of the three is given.
         batch: Inputs in a batch whose latency is measured.
         threads: CPU threads while latency is measured; None leaves the setting.
         compiled: Whether latency is that of what ``torch.compile`` makes of the network.
@@ -104,14 +106,21 @@ def compress(
         entry.moments = None
         if on_progress:
             on_progress(done, 2 * len(observed), name)
-    total = _total(original, calibration.sample, prices)
-    fixed = total - sum(menu[0].cost for menu in menus.values())
-    entries = solve(menus, fixed, total, quantity, budget)
+    if quantity == "latency":
+        example = calibration.sample.expand(batch, *calibration.sample.shape[1:]).contiguous()
+        entries, before, after = solve_timed(original, menus, budget, example, prices)
+    else:
+        before = float(
+            count_macs(original, example=calibration.sample) if quantity == "macs" else count_params(original)
+        )
+        fixed = before - sum(menu[0].cost for menu in menus.values())
+        entries = solve(menus, fixed, before, quantity, budget)
+        after = fixed + sum(entry.cost for entry in entries)
     plan = Plan(
         quantity,
         budget,
-        total,
-        fixed + sum(entry.cost for entry in entries),
+        before,
+        after,
         tuple(
             LayerPlan(
                 name,
@@ -137,15 +146,6 @@ def compress(
         on_progress=on_progress and (lambda done, _, name: on_progress(offset + done, offset + len(chosen), name)),
     )
     return Compression(conversion.model, plan, conversion.record)
-
-
-def _total(model: nn.Module, sample: Tensor, prices: Prices) -> float:
-    """Return the cost of the whole network."""
-    if prices.quantity == "params":
-        return float(count_params(model))
-    if prices.quantity == "macs":
-        return float(count_macs(model, example=sample))
-    return prices.time([model], sample.expand(prices.batch, *sample.shape[1:]).contiguous())[0]
 
 
 def _budget(**budgets: float | None) -> tuple[str, float]:

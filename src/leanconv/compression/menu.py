@@ -14,11 +14,11 @@ from leanconv.compression.observation import Observed
 from leanconv.compression.plan import Entry, efficient
 from leanconv.compression.problem import Problem
 from leanconv.compression.record import described
-from leanconv.measurement import count_macs, count_params, measure_latency
+from leanconv.measurement import count_macs, count_params, measure_latency, paired_ratio
 from leanconv.ops.structured import Conv
 
 #: Timed samples of every module whose latency is planned with.
-ROUNDS = 9
+ROUNDS = 15
 
 
 def menu_of(
@@ -118,13 +118,18 @@ class Prices:
         return efficient([entry for entry in priced if entry.method is None or entry.cost < priced[0].cost])
 
     def time(self, modules: Sequence[nn.Module], example: torch.Tensor) -> list[float]:
-        """Return the median seconds of each module on an input, timed side by side."""
+        """Return the seconds of each module on an input, timed side by side.
+
+        Those of the first are its median; those of the others follow from their ratios to it, round by round, which a
+        machine that is slow for a while does not disturb.
+        """
         ready: dict[str, Any] = {
             str(index): torch.compile(module.eval()) if self.compiled else module
             for index, module in enumerate(modules)
         }
         found = measure_latency(ready, example, rounds=ROUNDS, threads=self.threads)
-        return [found[name].median_s for name in ready]
+        first = found["0"]
+        return [first.median_s * paired_ratio(found[name], first).median for name in ready]
 
 
 def _key(conv: Conv, method: Method | None, rank: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> str:
