@@ -121,7 +121,8 @@ def tables() -> dict[str, Any]:
 def zoo() -> list[dict[str, Any]]:
     """Analyse every network as published, and check a small member of its family against perturbed images."""
     rows = []
-    for name, entry in MODELS.items():
+    for name in MODELS:
+        entry = MODELS[name]
         model = create_model(name)
         started, worked = time.perf_counter(), time.process_time()
         found = receptive_field(model)
