@@ -90,4 +90,9 @@ def test_unknown_names_and_values_are_answered_with_what_would_work() -> None:
         create_model("ran26", base_width=0)
     with pytest.raises(UserError, match="6 would work"):
         create_model("squeezenext26_cifar", base_width=5)
+    for depths in (3, (), (1, 2), (0, 0, 0, 0), (1, 2, 4, "1")):
+        with pytest.raises(UserError, match=r"`depths` must be 4 positive integers.*\(1, 2, 4, 1\) would work"):
+            create_model("ran26", depths=depths)
+    with pytest.raises(UserError, match="`image_size` must be height and width, got 32"):
+        create_model("ran26", image_size=32)  # type: ignore[arg-type]
     assert list_models("ran26*") == ["ran26", "ran26_full"]

@@ -1,7 +1,7 @@
 """Names for networks: registration, listing and building."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +115,7 @@ def create_model(
     for option, value in {**kwargs, **options}.items():
         if option in {"num_classes", "in_channels", "base_width"} and (not isinstance(value, int) or value < 1):
             raise UserError(f"`{option}` must be a positive integer, got {value!r}.")
+    _check_depths(entry, options)
     if image_size is not None:
         _check_image_size(name, entry, {**entry.defaults, **options}, image_size)
         if "image_size" in accepted:
@@ -127,8 +128,21 @@ def create_model(
     return built
 
 
+def _check_depths(entry: ModelEntry, options: Mapping[str, Any]) -> None:
+    """Refuse depths that are not one positive integer for each stage of the network."""
+    usual, given = entry.defaults.get("depths"), options.get("depths")
+    if usual is None or given is None:
+        return
+    if not isinstance(given, Sequence) or len(given) != len(usual) or not all(type(d) is int and d > 0 for d in given):
+        raise UserError(
+            f"`depths` must be {len(usual)} positive integers, one a stage, got {given!r}; {tuple(usual)} would work."
+        )
+
+
 def _check_image_size(name: str, entry: ModelEntry, options: dict[str, Any], image_size: tuple[int, ...]) -> None:
     """Refuse images below the network's stride, found by tracing shapes of the design size without any compute."""
+    if not isinstance(image_size, Sequence):
+        raise UserError(f"`image_size` must be height and width, got {image_size!r}.")
     if "features_only" not in inspect.signature(entry.build).parameters:
         return
     with torch.device("meta"):
