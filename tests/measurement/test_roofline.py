@@ -14,12 +14,13 @@ def test_floor_is_the_slower_of_arithmetic_and_memory() -> None:
 
 
 def test_measured_once_per_process() -> None:
-    threads = torch.get_num_threads()
+    threads, random_state = torch.get_num_threads(), torch.get_rng_state()
     roofline = measure_roofline(threads=1, working_set=3 * 2**20)
     assert roofline.peak_gflops > 0.1
     assert roofline.bandwidth_gbs > 0.1
     assert (roofline.working_set, roofline.threads, roofline.dtype) == (2**22, 1, "float32")
     assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), random_state)
     # Two timings would not agree to the last bit.
     assert measure_roofline(threads=1, working_set=2**22) == roofline
 
