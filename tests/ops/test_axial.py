@@ -89,6 +89,7 @@ def test_norm_stands_inside_the_residual() -> None:
         ({"stride": 0}, "stride"),
         ({"padding_mode": "mirror"}, "padding_mode"),
         ({"mid_channels": 0}, "mid_channels"),
+        ({"out_channels": 0}, "`out_channels` must be at least 1"),
         ({"kernel_size": 4, "padding": "same", "stride": 2}, "kernel_size"),
         ({"padding": "full"}, "padding"),
     ],

@@ -96,11 +96,12 @@ class AxialConv(StructuredConv):
             groups,
             residual,
         )
+        check_groups(groups, in_channels=in_channels, out_channels=out_channels)
         middle = to_tuple(out_channels if mid_channels is None else mid_channels, self.dims - 1, "mid_channels")
         self.mid_channels = middle
         widths = (in_channels, *middle, out_channels)
-        for width, name in zip(widths, ("in_channels", *("mid_channels",) * len(middle), "out_channels"), strict=True):
-            check_groups(groups, **{name: width})
+        for width in middle:
+            check_groups(groups, mid_channels=width)
         if residual and len(set(widths)) > 1:
             raise UserError(
                 f"`residual=True` needs equal channels before and after every axis, got {widths}; "
