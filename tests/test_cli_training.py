@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from leanconv.comparison import Comparison
 from leanconv.comparison import run as run_module
@@ -68,6 +69,16 @@ def test_evaluate_refuses_other_weights(trained):
     _, record = trained
     arguments = ("--weights", record["weights"], "--data", "digits", "--width", "3")
     assert "do not fit" in invoke("evaluate", "ran26", *arguments, code=2).stderr
+
+
+def test_a_loss_that_is_no_number_is_null_in_json(trained, tmp_path):
+    _, record = trained
+    tensors = load_file(record["weights"])
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    weights["head.fc.bias"].fill_(torch.nan)
+    save_file(weights, tmp_path / "nan.safetensors")
+    arguments = ("evaluate", "ran26", "--width", "2", "--weights", str(tmp_path / "nan.safetensors"))
+    assert json.loads(invoke(*arguments, "--data", "digits", "--json").stdout)["loss"] is None
 
 
 def test_train_does_not_destroy_a_run(trained):

@@ -7,6 +7,7 @@ prints.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -36,9 +37,17 @@ def messages() -> Console:
 
 
 def print_json(record: Any) -> None:
-    """Print a record alone on standard output."""
+    """Print a record alone on standard output; numbers that JSON does not know, NaN and infinity, become null."""
     if is_first_process():
-        sys.stdout.write(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(_with_nulls(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _with_nulls(record: Any) -> Any:
+    if isinstance(record, dict):
+        return {key: _with_nulls(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [_with_nulls(value) for value in record]
+    return None if isinstance(record, float) and not math.isfinite(record) else record
 
 
 def fail(sentence: str) -> typer.Exit:
