@@ -109,8 +109,8 @@ def test_compare_writes_a_report_and_goes_on_where_it_was(tmp_path, monkeypatch)
     assert record == Comparison.load(tmp_path / "report.json")
     assert record.baseline == "resnet26_cifar"
     page = (tmp_path / "report.html").read_text()
-    assert "leanconv compare ran26 resnet26_cifar --data digits --width 2 --seeds 1 --threads 1" in page
-    assert "--set epochs=1" in page
+    assert "leanconv compare ran26 resnet26_cifar --data digits --width 2 --epochs 1 --seeds 1 --threads 1" in page
+    assert "--set batch_size=256" in page
     other = invoke(*arguments, "--width", "3", code=2)
     assert "width was 2, now 3" in other.stderr
 
@@ -122,6 +122,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     process = subprocess.Popen(
         [*COMMAND, *endless],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # A shell that starts the tests in the background has them, and their children, ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -12,6 +12,8 @@ from leanconv.training.recipe import Recipe
 
 HOW_NOT_WHAT = ("epochs", "accumulate", "precision", "channels_last", "compile", "evaluate_every", "log_every")
 """Recipe values that may change when a run is continued: they say how far or how fast, not what is trained."""
+STRETCHED = ("warmup_epochs", "step_epochs")
+"""Recipe values that follow from the number of epochs, and may change with it."""
 
 
 def data_identity(data: ImageData) -> dict[str, Any]:
@@ -54,9 +56,10 @@ def refuse_other_run(checkpoint: Checkpoint, recipe: Recipe, data: ImageData, pa
         raise UserError(
             f"Checkpoint {path} was trained on {_described(checkpoint.data)} and the data is {_described(own)}."
         )
+    free = HOW_NOT_WHAT if checkpoint.recipe.get("epochs") == recipe.epochs else HOW_NOT_WHAT + STRETCHED
     for name, value in recipe.to_dict().items():
         before = checkpoint.recipe.get(name)
-        if name not in HOW_NOT_WHAT and before != value:
+        if name not in free and before != value:
             raise UserError(
                 f"Checkpoint {path} was trained with {name}={before!r} and the recipe says {name}={value!r}: "
                 "resume with the same recipe, or start afresh in another output_dir."
