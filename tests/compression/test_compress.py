@@ -181,3 +181,13 @@ def test_latency_is_measured_once_for_equal_layers() -> None:
     first = prices.timed(conv, menu, [(4, 8, 8)])
     assert first[0].cost > 0
     assert prices.timed(nn.Conv2d(4, 4, 3), menu, [(4, 8, 8)]) == first
+
+
+def test_wide_layers_are_planned_with_drafts_and_fitted_in_full() -> None:
+    model = nn.Conv2d(72, 8, 3)
+    draft = DepthwiseDecomposition(2).draft(model)
+    assert (draft.sweeps, draft.rounds) == (1, 0)
+    assert DepthwiseDecomposition(2).draft(nn.Conv2d(8, 8, 3)) == DepthwiseDecomposition(2)
+    x = torch.randn(60, 72, 6, 6)
+    result = compress(model, [x], macs=0.9, positions=16, methods=[DepthwiseDecomposition()])
+    assert result.record.layers[0].method["rounds"] > 0

@@ -137,7 +137,7 @@ def convert_layers(
         if fit is None:
             left[name] = "its fit failed numerically"
         else:
-            error = problem.relative_error(in_metric(fit.kernel, problem))
+            error = problem.relative(problem.square_error(in_metric(fit.kernel, problem)))
             layers.append(_layer_record(name, conv, chosen[name], rank, fit, error, problem.samples))
             result = replaced(result, name, fit.module.to(conv.weight.dtype))
         if on_progress:

@@ -1,5 +1,6 @@
 """The methods: depthwise, decoupled, spatial, channel-wise, and the tensor formats."""
 
+import dataclasses
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -34,6 +35,8 @@ from leanconv.ops.tucker import TuckerConv1d, TuckerConv2d, TuckerConv3d
 
 #: Rounds in which depthwise filters and their mix are refitted in turns.
 ROUNDS = 3
+#: Inputs of an output from which a planner does without the refits.
+WIDE = 600
 
 
 def _operator(classes: tuple[type[Any], ...], conv: Conv, *, bias: bool, **options: Any) -> Any:
@@ -88,15 +91,24 @@ class DepthwiseDecomposition(_Separable):
     Args:
         rank: Depthwise filters for each input channel; exact from ``min(taps, out_channels / groups)`` on.
         sweeps: Passes of the compensation through the channels; the paper makes one.
+        rounds: Rounds in which filters and mix are refitted in turns; without any, the mix is refitted once.
     """
 
     rank: Ranks = None
     sweeps: int = 3
+    rounds: int = ROUNDS
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sweeps < 1:
             raise UserError(f"`sweeps` must be at least 1, got {self.sweeps}.")
+        if self.rounds < 0:
+            raise UserError(f"`rounds` must be at least 0, got {self.rounds}.")
+
+    def draft(self, conv: Conv) -> "DepthwiseDecomposition":
+        """Return a quicker form for wide layers, whose refits take most of the time and gain a few percent."""
+        _, ins, taps = shape_of(conv)
+        return dataclasses.replace(self, sweeps=1, rounds=0) if ins * taps > WIDE else self
 
     def fit(self, conv: Conv, problem: Problem, rank: tuple[int, ...]) -> Fit:
         """Fit filters and mix."""
@@ -106,7 +118,7 @@ class DepthwiseDecomposition(_Separable):
         start = problem.best.mT.unflatten(2, problem.weight.shape[2:])
         filters, mix = depthwise_from_moments(gram, cross, start, rank[0], sweeps=self.sweeps)
         mix = refit_mix(gram, cross, filters)
-        for _ in range(ROUNDS if rank != self.full_rank(conv) else 0):
+        for _ in range(self.rounds if rank != self.full_rank(conv) else 0):
             filters = refit_filters(gram, cross, filters, mix)
             mix = refit_mix(gram, cross, filters)
         return self._filled(conv, problem, filters, mix)

@@ -48,12 +48,12 @@ def menu_of(
             cost = prices.counted(conv, method, rank, shapes)
             if all(own >= kept for own, kept in zip(cost, keep, strict=True)):
                 continue
-            fit = fitted(conv, problem, method, rank)
+            fit = fitted(conv, problem, method.draft(conv), rank)
             if fit is None:
                 continue
             kernel = in_metric(fit.kernel, problem)
-            error = scale * problem.square_error(kernel)
-            entries.append(Entry(method.with_rank(rank), rank, cost[0], error, problem.relative_error(kernel)))
+            error = problem.square_error(kernel)
+            entries.append(Entry(method.with_rank(rank), rank, cost[0], scale * error, problem.relative(error)))
             keys.append(cost)
     return efficient(entries, keys)
 

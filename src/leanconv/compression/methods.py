@@ -75,6 +75,10 @@ class Method(ABC):
             return "it has a single tap"
         return None
 
+    def draft(self, conv: Conv) -> "Method":
+        """Return what a planner fits to tell the errors of ranks apart: the method itself, or a quicker form of it."""
+        return self
+
     def with_rank(self, rank: tuple[int, ...]) -> "Method":
         """Return the same method with other ranks."""
         value: Any = rank if len(rank) > 1 else rank[0]

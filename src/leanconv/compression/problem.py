@@ -52,7 +52,7 @@ class Problem:
         """The unconstrained kernel of least error, ``(g, p, q)``, in the metric."""
         if self.gram is None:
             return self.cross
-        return self.trained + solve_normal_equations(self.gram, self.cross - self.gram @ self.trained)
+        return self.trained + solve_normal_equations(self.gram, self._unexplained)
 
     @property
     def trained(self) -> Tensor:
@@ -68,13 +68,17 @@ class Problem:
         change = kernel - self.trained
         if self.gram is None:
             return float(change.square().sum())
-        residual = self.cross - self.gram @ self.trained
-        return float(square_error(self.gram, residual, self.left, change).sum().clamp_min(0))
+        return float(square_error(self.gram, self._unexplained, self.left, change).sum().clamp_min(0))
 
-    def relative_error(self, kernel: Tensor) -> float:
-        """Return the root of the squared error over the variance of the targets."""
+    def relative(self, square_error: float) -> float:
+        """Return the root of a mean squared error over the variance of the targets."""
         scale = float(self.energy.sum())
-        return (self.square_error(kernel) / scale) ** 0.5 if scale > 0 else 0.0
+        return (square_error / scale) ** 0.5 if scale > 0 else 0.0
+
+    @cached_property
+    def _unexplained(self) -> Tensor:
+        """Covariance of the inputs and what the trained kernel leaves of the targets."""
+        return self.cross if self.gram is None else self.cross - self.gram @ self.trained
 
     def bias(self, kernel: Tensor) -> Tensor | None:
         """Return the bias that makes mean outputs right for a kernel that is not in the metric, ``(g q)``."""
