@@ -112,7 +112,7 @@ def accuracy(
     row = {"network": name, "budget": budget, "macs": macs_ratio(result.model, model), "original": top1(model, split)}
     row |= {"compressed": top1(result.model, split), "bar": bar, "plan": result.plan.to_dict()}
     if finetuned_bar is not None and not quick:
-        recipe = load_recipe("finetune")
+        recipe = load_recipe("finetune", ["precision=bf16"])
         tuned = train(result.model, split, recipe, task=Distil(model)).model
         row |= {"finetuned": top1(tuned, split), "finetuned_bar": finetuned_bar, "recipe": recipe.to_dict()}
     return row

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from leanconv.comparison import Ledger, Run, run_settings
+from leanconv.comparison import Ledger, run_settings
 from leanconv.comparison.difference import mean_difference
-from leanconv.data import ImageData, load
+from leanconv.data import load
 from leanconv.errors import UserError
 from leanconv.measurement import measure_latency
 from leanconv.models import MODELS, create_model
@@ -41,8 +41,9 @@ from leanconv.receptive import (
     saturating_kernels,
     stacked_portion,
 )
-from leanconv.training import Recipe, load_recipe, train
+from leanconv.training import load_recipe
 from results_file import RESULTS, write_results
+from single_run import trained_run
 
 #: Portion after each 3x3 kernel of VGG16's stages for 32-pixel images, by the formula, and the saturating number.
 VGG16 = {
@@ -247,37 +248,9 @@ def train_missing(options: argparse.Namespace, after_run: Callable[[], None]) ->
         for name, variants in builds.items():
             for variant, build in variants.items():
                 if ledger.finished(run_name(name, variant), seed) is None:
-                    run = train_one(run_name(name, variant), build, data, replace(recipe, seed=seed), ledger, options)
-                    ledger.record(run)
+                    _, run = trained_run(run_name(name, variant), build, data, recipe, seed, ledger, options.device)
                     print(f"{name}, {variant}, seed {seed}: {100 * run.accuracy:.2f} %", flush=True)
                     after_run()
-
-
-def train_one(
-    name: str,
-    build: Callable[[], nn.Module],
-    data: ImageData,
-    recipe: Recipe,
-    ledger: Ledger,
-    options: argparse.Namespace,
-) -> Run:
-    """Train one network with one seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        model = build()
-    result = train(
-        model, data, recipe, ledger.run_folder(name, recipe.seed), resume=True, device=options.device, progress=False
-    )
-    seconds = sum(row["seconds"] for row in result.history)
-    return Run(
-        name,
-        recipe.seed,
-        result.last["test_top1"],
-        result.best["test_top1"],
-        result.last["test_loss"],
-        len(result.history),
-        seconds,
-    )
 
 
 def arguments() -> argparse.Namespace:

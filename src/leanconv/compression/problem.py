@@ -11,8 +11,9 @@ from leanconv.ops.structured import Conv
 
 #: Pull towards the trained kernel, as a fraction of the mean variance of the inputs.
 RIDGE = 1e-4
-#: Share of the mean that is added to the diagonal of an output metric, so that no direction counts for nothing.
-METRIC_DAMPING = 0.1
+#: Share of the mean that is added to the diagonal of an output metric, so that no direction counts for nothing.  One
+#: half kept the scores of ResNet-20 on training images that it was not fitted on better than 0.02 and 0.1 did.
+METRIC_DAMPING = 0.5
 
 
 @dataclass(frozen=True)
