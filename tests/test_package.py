@@ -11,7 +11,7 @@ FORBIDDEN = ("torchvision", "timm", "accelerate", "datasets", "pandas", "matplot
 EVERYTHING = (
     "import json, sys, torch; before = set(sys.modules);"
     "import leanconv, leanconv.ops, leanconv.models, leanconv.measurement, leanconv.data, leanconv.training,"
-    "leanconv.compression, leanconv.receptive, leanconv.comparison, leanconv.cli;"
+    "leanconv.compression, leanconv.deployment, leanconv.receptive, leanconv.comparison, leanconv.cli;"
     "print(json.dumps(sorted(set(sys.modules) - before)))"
 )
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         save,
     )
     from leanconv.data import load as load_data
+    from leanconv.deployment import fold
     from leanconv.errors import UserError
     from leanconv.measurement import measure
     from leanconv.models import create_model, list_models
@@ -46,6 +47,7 @@ _HOMES = {
     "convert": ("leanconv.compression", "convert"),
     "create_model": ("leanconv.models", "create_model"),
     "evaluate": ("leanconv.training", "evaluate"),
+    "fold": ("leanconv.deployment", "fold"),
     "list_models": ("leanconv.models", "list_models"),
     "load": ("leanconv.compression", "load"),
     "load_data": ("leanconv.data", "load"),
@@ -72,6 +74,7 @@ __all__ = [
     "convert",
     "create_model",
     "evaluate",
+    "fold",
     "list_models",
     "load",
     "load_data",

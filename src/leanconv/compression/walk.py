@@ -8,12 +8,11 @@ from torch import nn
 
 from leanconv.compression.methods import Method
 from leanconv.errors import UserError, nearest
-from leanconv.ops.structured import CONV, Conv
+from leanconv.ops.structured import Conv, is_plain
 
 Where: TypeAlias = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
 """Which layers: a shell-style pattern of names, several, a test of name and module, or None for all."""
 
-_PLAIN = tuple(CONV.values())
 _HOOKS = (
     "_backward_pre_hooks",
     "_backward_hooks",
@@ -30,14 +29,7 @@ def convolutions(model: nn.Module) -> dict[str, Conv]:
 
     Transposed convolutions, and subclasses that compute something else, are none.
     """
-    return {name: module for name, module in model.named_modules() if _is_plain(module)}
-
-
-def _is_plain(module: nn.Module) -> bool:
-    kind = next((cls for cls in _PLAIN if isinstance(module, cls)), None)
-    return (
-        kind is not None and type(module).forward is kind.forward and type(module)._conv_forward is kind._conv_forward  # type: ignore[attr-defined]
-    )
+    return {name: module for name, module in model.named_modules() if is_plain(module)}
 
 
 def selected(

@@ -132,7 +132,7 @@ class AxialConv(StructuredConv):
         for axis, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             y: Tensor = norm(conv(x))
             if self.residual:
-                y = _every(x, self.geometry.stride[axis], 2 + axis) + y
+                y = every(x, self.geometry.stride[axis], 2 + axis) + y
             x = y
         return x
 
@@ -201,7 +201,7 @@ class AxialConv(StructuredConv):
         return f"residual={self.residual}"
 
 
-def _every(x: Tensor, step: int, axis: int) -> Tensor:
+def every(x: Tensor, step: int, axis: int) -> Tensor:
     """Return a view of every ``step``-th sample along ``axis``."""
     return x if step == 1 else x.movedim(axis, -1)[..., ::step].movedim(-1, axis)
 

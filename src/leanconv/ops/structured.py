@@ -9,7 +9,7 @@ is the kernel.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Self, TypeAlias, cast
+from typing import Any, ClassVar, Self, TypeAlias, TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +74,14 @@ def geometry_of(conv: Conv) -> Geometry:
         cast("Any", conv.padding),
         conv.dilation,
         cast("Any", conv.padding_mode),
+    )
+
+
+def is_plain(module: nn.Module) -> TypeGuard[Conv]:
+    """Whether a module computes a plain convolution: not a transposed one, nor a subclass with another forward pass."""
+    kind = next((cls for cls in CONV.values() if isinstance(module, cls)), None)
+    return (
+        kind is not None and type(module).forward is kind.forward and type(module)._conv_forward is kind._conv_forward  # type: ignore[attr-defined]
     )
 
 
