@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         save,
     )
     from leanconv.data import load as load_data
-    from leanconv.deployment import fold
+    from leanconv.deployment import export, fold
     from leanconv.errors import UserError
     from leanconv.measurement import measure
     from leanconv.models import create_model, list_models
@@ -47,6 +47,7 @@ _HOMES = {
     "convert": ("leanconv.compression", "convert"),
     "create_model": ("leanconv.models", "create_model"),
     "evaluate": ("leanconv.training", "evaluate"),
+    "export": ("leanconv.deployment", "export"),
     "fold": ("leanconv.deployment", "fold"),
     "list_models": ("leanconv.models", "list_models"),
     "load": ("leanconv.compression", "load"),
@@ -74,6 +75,7 @@ __all__ = [
     "convert",
     "create_model",
     "evaluate",
+    "export",
     "fold",
     "list_models",
     "load",

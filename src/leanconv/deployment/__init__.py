@@ -1,6 +1,25 @@
 """From a trained network to one that is fast where it runs."""
 
+from leanconv.deployment.engine import Engine
+from leanconv.deployment.engines import ENGINES, engine_named
+from leanconv.deployment.export import export
+from leanconv.deployment.export_report import ExportReport
+from leanconv.deployment.findings import Finding
 from leanconv.deployment.fold import fold
 from leanconv.deployment.fold_record import Fold, FoldRecord
+from leanconv.deployment.lint import lint
+from leanconv.deployment.verification import Parity
 
-__all__ = ["Fold", "FoldRecord", "fold"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "ExportReport",
+    "Finding",
+    "Fold",
+    "FoldRecord",
+    "Parity",
+    "engine_named",
+    "export",
+    "fold",
+    "lint",
+]

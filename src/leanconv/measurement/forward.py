@@ -115,8 +115,13 @@ def _unfused() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
-def run(model: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
+def run(model: Callable[..., Any], inputs: tuple[Tensor, ...], argument: str = "input_size") -> Any:
     """Call a network, with one sentence that says where and why if the input does not fit it.
+
+    Args:
+        model: The network.
+        inputs: Its positional arguments.
+        argument: What the caller's argument that says the size is called.
 
     Raises:
         UserError: The network raised what misfitting inputs make it raise.
@@ -126,12 +131,12 @@ def run(model: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
     except (UserError, torch.OutOfMemoryError):
         raise
     except _MISFITS as error:
-        raise UserError(_misfit(model, inputs, error)) from error
+        raise UserError(_misfit(model, inputs, error, argument)) from error
 
 
-def _misfit(model: Callable[..., Any], inputs: tuple[Tensor, ...], error: Exception) -> str:
+def _misfit(model: Callable[..., Any], inputs: tuple[Tensor, ...], error: Exception, argument: str) -> str:
     sizes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-    sentence = f"`input_size` {sizes} does not fit the network"
+    sentence = f"`{argument}` {sizes} does not fit the network"
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     if not isinstance(model, nn.Module):
         return f"{sentence}: {reason}."
