@@ -76,9 +76,9 @@ def test_folded_operator_equals_shifting_first(
     border: Border, channel_shift: bool, groups: int, batch: int, stride: int
 ) -> None:
     operator = AddressPointwise2d(
-        16, 24, groups, stride, bias=batch > 1, border=border, channel_shift=channel_shift
+        16, 240, groups, stride, bias=batch > 1, border=border, channel_shift=channel_shift
     ).double()
-    x = torch.randn(batch, 16, 11, 13, dtype=torch.float64)
+    x = torch.randn(batch, 16, 23, 24, dtype=torch.float64)
     first = 8 // groups if channel_shift else 0
     shifted = flat_by_hand(x, first) if border == "flat" else AddressShift2d(16, "zeros")(x.roll(-first, 1))
     expected = F.conv2d(shifted, operator.conv.weight, operator.conv.bias, stride, groups=groups)
@@ -87,6 +87,16 @@ def test_folded_operator_equals_shifting_first(
         operator.conv.register_forward_hook(lambda *_: pytest.fail("the shift was carried out"))
     with torch.inference_mode():
         assert_close(operator(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("border", ["flat", "zeros"])
+def test_inference_in_parts_equals_shifting_first(border: Border) -> None:
+    operator = AddressPointwise2d(128, 192, 4, border=border)
+    x = torch.randn(9, 128, 11, 12)
+    expected = operator(x)
+    operator.conv.register_forward_hook(lambda *_: pytest.fail("all images were shifted at once"))
+    with torch.inference_mode():
+        assert_close(operator(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_depthwise_convolution_that_is_a_shift_is_recognised() -> None:

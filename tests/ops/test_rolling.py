@@ -44,6 +44,19 @@ def test_every_path_equals_the_definition(
         assert_close(operator(x), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("overlap", [0.5, 0.33])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("batch", "size"), [(1, 12), (2, 32), (12, 16)])
+def test_every_form_of_inference_equals_the_plain_form(overlap: float, last: bool, batch: int, size: int) -> None:
+    operator = RollingPointwise2d(128, 192, 2, overlap, bias=True)
+    x = torch.randn(batch, 128, size, size)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    expected = operator(x)
+    with torch.inference_mode():
+        assert_close(operator(x), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_windows_start_where_the_rule_says() -> None:
     assert window_starts(64, 8, 2, 0.5) == [0, 16, 32, 48, 0, 16, 32, 48]
     assert window_starts(8, 5, 4, 0) == [0, 2, 4, 6, 0]

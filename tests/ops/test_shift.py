@@ -20,7 +20,7 @@ from leanconv.ops import (
 FORMS = {1: ShiftedGroupedPointwise1d, 2: ShiftedGroupedPointwise2d, 3: ShiftedGroupedPointwise3d}
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 #: Large enough for products on memory to be chosen.
-SPATIAL = {1: (200,), 2: (13, 12), 3: (5, 6, 7)}
+SPATIAL = {1: (2000,), 2: (45, 44), 3: (12, 13, 14)}
 LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
@@ -53,22 +53,29 @@ def test_convolutions_until_everything_is_connected(permute, groups: int, needed
     assert layers == needed
 
 
-@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_inference_in_place_equals_shifting_first(dims: int, groups: int, batch: int, last: bool) -> None:
-    operator = FORMS[dims](16, 12, groups, bias=batch > 1).double()
-    x = torch.randn(batch, 16, *SPATIAL[dims], dtype=torch.float64)
-    memory_format = LAST[dims] if last and dims > 1 else torch.contiguous_format
-    x = x.contiguous(memory_format=memory_format)
-    expected = CONV[dims](x.roll(-8 // groups, 1), operator.conv.weight, operator.conv.bias, groups=groups)
+def test_inference_in_place_equals_shifting_first(dims: int, groups: int, batch: int) -> None:
+    operator = FORMS[dims](32, 64, groups, bias=batch > 1).double()
+    x = torch.randn(batch, 32, *SPATIAL[dims], dtype=torch.float64)
+    expected = CONV[dims](x.roll(-16 // groups, 1), operator.conv.weight, operator.conv.bias, groups=groups)
     assert_close(operator(x), expected, rtol=1e-12, atol=1e-12)
     operator.conv.register_forward_hook(lambda *_: pytest.fail("the shift was carried out"))
     with torch.inference_mode():
-        y = operator(x)
-    assert_close(y, expected, rtol=1e-12, atol=1e-12)
-    assert y.is_contiguous(memory_format=memory_format)
+        assert_close(operator(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_inference_in_parts_equals_shifting_first(dims: int, last: bool) -> None:
+    operator = FORMS[dims](128, 64, 2)
+    memory_format = LAST[dims] if last and dims > 1 else torch.contiguous_format
+    x = torch.randn(9, 128, *{1: (120,), 2: (11, 12), 3: (4, 5, 6)}[dims]).contiguous(memory_format=memory_format)
+    expected = operator(x)
+    operator.conv.register_forward_hook(lambda *_: pytest.fail("all images were shifted at once"))
+    with torch.inference_mode():
+        assert_close(operator(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_autocast_half_precision_and_frozen_weights_are_served() -> None:
@@ -116,5 +123,8 @@ def test_groups_must_divide_the_outputs() -> None:
 @pytest.mark.parametrize("form", [ShiftedGroupedPointwise2d, AddressPointwise2d, RollingPointwise2d])
 def test_products_on_memory_count_the_same_macs(form) -> None:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        form(16, 32, 4)(torch.randn(2, 16, 12, 12))
-    assert counter.get_total_flops() == 2 * 2 * 16 * 32 // 4 * 144
+        form(16, 32, 4)(torch.randn(2, 16, 48, 48))
+    assert counter.get_total_flops() == 2 * 2 * 16 * 32 // 4 * 48 * 48
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        form(256, 128, 4)(torch.randn(8, 256, 16, 16))
+    assert counter.get_total_flops() == 2 * 8 * 256 * 128 // 4 * 256

@@ -61,18 +61,34 @@ def test_windows_of_channels_that_lie_last(interleave: bool) -> None:
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_only_eager_inference_on_dense_memory_reads_in_place() -> None:
-    x, weight = torch.randn(2, 8, 12, 12), torch.randn(4, 2, 2)
-    assert windowed.readable(x, weight) == "first"
-    assert windowed.readable(x.contiguous(memory_format=torch.channels_last), weight) == "last"
-    assert windowed.readable(x[:1, :, :3, :3].contiguous(), weight) == "first"
-    assert windowed.readable(x[:, :, :3, :3].contiguous(), weight) is None  # two small images
-    assert windowed.readable(x[:, ::2], weight) is None
-    assert windowed.readable(x[:0], weight) is None
-    assert windowed.readable(x.double(), weight) is None
-    assert windowed.readable(x.to("meta"), weight.to("meta")) is None
-    assert windowed.readable(x, weight.clone().requires_grad_()) is None
+def test_the_form_follows_from_size_layout_and_type() -> None:
+    def form(*shape: int, width: int, dtype: torch.dtype = torch.float32, last: bool = False) -> str | None:
+        x = torch.empty(shape, dtype=dtype)
+        if last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return windowed.inference_form(x, torch.empty(shape[1], width, dtype=dtype))
+
+    assert form(1, 384, 14, 14, width=96) == "first"
+    assert form(4, 384, 14, 14, width=96) is None  # few images, small maps
+    assert form(16, 384, 14, 14, width=96) == "parts"
+    assert form(16, 384, 14, 14, width=96, last=True) == "parts"
+    assert form(1, 384, 14, 14, width=96, last=True) is None
+    assert form(16, 384, 14, 14, width=96, dtype=torch.float64) is None
+    assert form(16, 96, 56, 56, width=24) == "first"  # little to compute
+    assert form(16, 96, 56, 56, width=24, dtype=torch.bfloat16) is None
+    assert form(16, 16, 28, 28, width=4) is None  # next to nothing to compute
+    assert form(16, 128, 16, 16, width=32) == "parts"
+
+
+def test_only_eager_inference_on_dense_memory_has_other_forms() -> None:
+    x, weight = torch.randn(2, 64, 24, 24), torch.randn(64, 16)
+    assert windowed.inference_form(x, weight) == "first"
+    assert windowed.inference_form(x[:, ::2], weight) is None
+    assert windowed.inference_form(x[:0], weight) is None
+    assert windowed.inference_form(x.double(), weight) is None
+    assert windowed.inference_form(x.to("meta"), weight.to("meta")) is None
+    assert windowed.inference_form(x, weight.clone().requires_grad_()) is None
     with torch.no_grad():
-        assert windowed.readable(x, weight.clone().requires_grad_()) == "first"
+        assert windowed.inference_form(x, weight.clone().requires_grad_()) == "first"
     with torch.autocast("cpu", torch.bfloat16):
-        assert windowed.readable(x, weight) is None
+        assert windowed.inference_form(x, weight) is None

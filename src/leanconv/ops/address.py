@@ -20,6 +20,7 @@ from torch import Tensor
 from leanconv.errors import UserError
 from leanconv.ops.fixed import FixedConv
 from leanconv.ops.geometry import Geometry, Size, check_groups
+from leanconv.ops.onednn import in_parts, pointwise
 from leanconv.ops.shift import check_half_groups
 from leanconv.ops.structured import (
     OPERATORS,
@@ -30,7 +31,7 @@ from leanconv.ops.structured import (
     make_conv,
     ungrouped_weight,
 )
-from leanconv.ops.windowed import circular, readable, windowed_pointwise
+from leanconv.ops.windowed import circular, inference_form, windowed_pointwise
 
 #: What a sample shifted in from outside holds: whatever lies next in memory, or zero.
 Border = Literal["flat", "zeros"]
@@ -213,12 +214,18 @@ class AddressPointwise2d(StructuredConv):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shift and convolve."""
-        stride = self.geometry.stride[0]
+        conv, stride = self.conv, self.geometry.stride[0]
+        form = inference_form(x, conv.weight) if stride == 1 else None
         # Each group must lie within one quarter, so that one address serves all it reads.
-        if stride == 1 and self.channel_groups % 4 == 0 and readable(x, self.conv.weight) == "first":
+        if form == "first" and self.channel_groups % 4 == 0:
             return self._read_in_place(x)
-        shifted = address_shift(x, self.border, first_channel=self.first_channel, stride=stride)
-        y: Tensor = self.conv(shifted)
+
+        def shifted(images: Tensor) -> Tensor:
+            return address_shift(images, self.border, first_channel=self.first_channel, stride=stride)
+
+        if form == "parts":
+            return in_parts(lambda part: pointwise(shifted(part), conv.weight, conv.bias, self.channel_groups), x)
+        y: Tensor = conv(shifted(x))
         return y
 
     def _read_in_place(self, x: Tensor) -> Tensor:

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from leanconv.errors import UserError
 from leanconv.ops.geometry import Geometry, Size, check_groups
+from leanconv.ops.onednn import in_parts, pointwise
 from leanconv.ops.shift import check_pointwise
 from leanconv.ops.shuffle import channel_shuffle
 from leanconv.ops.structured import CONV_FUNCTION, OPERATORS, Conv, StructuredConv, ungrouped_weight
-from leanconv.ops.windowed import circular, readable, windowed_pointwise, windowed_pointwise_last
+from leanconv.ops.windowed import circular, inference_form, windowed_pointwise, windowed_pointwise_last
 
 #: Filters that must share a window for a product of their own to pay, and those of a block with a wider window.
 LEAST_ROWS, BLOCK_ROWS = 4, 16
@@ -41,8 +42,9 @@ def window_starts(in_channels: int, out_channels: int, groups: int, overlap: flo
 class RollingPointwise(StructuredConv):
     """Rolling pointwise convolution; use the 1-D, 2-D or 3-D form.
 
-    Inference reads the windows where they lie in memory; training, export and compilation put them side by side and
-    take one grouped convolution.
+    Inference reads the windows where they lie in memory or convolves them one by one, by the rule of
+    :func:`~leanconv.ops.windowed.inference_form`; training, export and compilation put them side by side and take one
+    grouped convolution.
 
     Args:
         in_channels: Channels read.
@@ -146,12 +148,14 @@ class RollingPointwise(StructuredConv):
             steps: tuple[slice, ...] = tuple(slice(None, None, step) for step in self.geometry.stride)
             x = x[(slice(None), slice(None), *steps)]
         weight = self._weights()
-        layout = readable(x, self.weight)
-        if layout == "first":
+        form = inference_form(x, self.weight, len(self.blocks))
+        if form == "parts":
+            y = in_parts(lambda part: self._window_by_window(part, weight), x, parts=1)  # the windows are small enough
+        elif form == "first":
             samples = x.shape[2:].numel()
             starts = [start * samples for start in self.blocks]
             y = windowed_pointwise(x, weight, starts, interleave=self.cyclic)
-        elif layout == "last":
+        elif form == "last":
             y = windowed_pointwise_last(x, weight, self.blocks, interleave=self.cyclic)
         else:
             windows = torch.cat([circular(x, start, self.block_width) for start in self.blocks], 1)
@@ -161,6 +165,11 @@ class RollingPointwise(StructuredConv):
                 y = channel_shuffle(y, len(self.blocks))
         y = y[:, : self.out_channels] if self.cyclic else y.index_select(1, self._places)
         return y if self.bias is None else y + self.bias.view(-1, *[1] * self.dims)
+
+    def _window_by_window(self, x: Tensor, weight: Tensor) -> Tensor:
+        windows = zip(self.blocks, weight.unbind(0), strict=True)
+        outputs = [pointwise(circular(x, start, self.block_width), rows) for start, rows in windows]
+        return torch.stack(outputs, 2 if self.cyclic else 1).flatten(1, 2)
 
     @classmethod
     @torch.no_grad()

@@ -6,7 +6,7 @@ convolution sees half of itself and half of its neighbour, so that with ``g`` gr
 2, 4 and 8 convolutions for ``g = 2, 4, 8``, where the shuffle needs two.
 
 Cost: no parameters and no MACs.  :class:`ShiftedGroupedPointwise` folds the shift into the pointwise convolution that
-follows, which then reads its groups where they lie: no pass over memory.
+follows, which then reads its groups where they lie, without a pass over memory, wherever that is faster than to shift.
 """
 
 from typing import Any, ClassVar, Self
@@ -17,6 +17,7 @@ from torch import Tensor
 from leanconv.errors import UserError
 from leanconv.ops.fixed import ChannelPermutation
 from leanconv.ops.geometry import Geometry, Size, check_groups
+from leanconv.ops.onednn import in_parts, pointwise
 from leanconv.ops.structured import (
     OPERATORS,
     Conv,
@@ -26,7 +27,7 @@ from leanconv.ops.structured import (
     make_conv,
     ungrouped_weight,
 )
-from leanconv.ops.windowed import readable, shifted_pointwise, windowed_pointwise_last
+from leanconv.ops.windowed import inference_form, shifted_pointwise, windowed_pointwise_last
 
 
 def check_half_groups(groups: int, channels: int) -> None:
@@ -87,7 +88,8 @@ class ChannelShift(ChannelPermutation):
 class ShiftedGroupedPointwise(StructuredConv):
     """Channel shift, then a grouped pointwise convolution, as one operator; use the 1-D, 2-D or 3-D form.
 
-    Inference reads the shifted groups where they lie in memory; training, export and compilation shift, then convolve.
+    Inference reads the shifted groups where they lie in memory, or shifts a few images at a time, by the rule of
+    :func:`~leanconv.ops.windowed.inference_form`; training, export and compilation shift, then convolve.
 
     Args:
         in_channels: Channels read; a multiple of ``2 groups``.
@@ -142,12 +144,15 @@ class ShiftedGroupedPointwise(StructuredConv):
         """Shift and convolve."""
         conv = self.conv
         weight = conv.weight
-        layout = readable(x, weight) if self.keeps_size else None
-        if layout is None:
+        form = inference_form(x, weight) if self.keeps_size else None
+        if form is None:
             y: Tensor = conv(channel_shift(x, self.channel_groups))
             return y
+        if form == "parts":
+            groups = self.channel_groups
+            return in_parts(lambda part: pointwise(channel_shift(part, groups), weight, conv.bias, groups), x)
         blocks = weight.reshape(len(self.starts), -1, 2 * self.starts[0])
-        if layout == "first":
+        if form == "first":
             return shifted_pointwise(x, blocks, self.starts[0], conv.bias)
         return windowed_pointwise_last(x, blocks, self.starts, conv.bias)
 
