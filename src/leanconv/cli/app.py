@@ -14,6 +14,7 @@ from leanconv.cli.compare import compare
 from leanconv.cli.compress import compress
 from leanconv.cli.console import fail, interruptible, output
 from leanconv.cli.evaluate import evaluate
+from leanconv.cli.export import export
 from leanconv.cli.list import list_verb
 from leanconv.cli.measure import measure
 from leanconv.cli.optimize import optimize
@@ -91,6 +92,7 @@ app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("compress")(compress)
+app.command("export")(export)
 app.command("rf")(rf)
 app.command("optimize")(optimize)
 
