@@ -1,7 +1,7 @@
-"""Networks as training leaves them, without the training."""
+"""Networks as training leaves them, without the training, and the branches they are made of."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -15,3 +15,24 @@ def trained(model: nn.Module) -> nn.Module:
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.3)
     return model.eval()
+
+
+class Residual(nn.Module):
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = x
+        for branch in self.branches:
+            total = total + branch(x)
+        return total
+
+
+class Sum(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = self.branches
+        total = first(x)
+        for branch in others:
+            total += branch(x)
+        return total

@@ -21,7 +21,8 @@ def point(ins: int, outs: int, bias: bool = False) -> nn.Conv2d:
         ([depthwise((7, 1)), depthwise((1, 7))], 2),  # 49 taps read less often, but that many more products
         ([depthwise((3, 1), stride=(2, 1)), depthwise((1, 3), stride=(1, 3), dilation=(1, 2))], 1),
         ([depthwise((4, 1), padding="same"), depthwise((1, 2), padding="same")], 1),
-        ([depthwise((3, 1)), depthwise((3, 1))], 2),  # along the same axis
+        ([depthwise((3, 1)), depthwise((3, 1))], 1),  # along the same axis
+        ([depthwise((3, 1)), depthwise((3, 1), padding=(1, 0))], 2),  # zeros beside what was computed
         ([depthwise((3, 1)), nn.Conv2d(8, 8, (1, 3), groups=4, dtype=torch.float64)], 2),  # other groups
         ([point(8, 8), nn.Conv2d(8, 4, (3, 1), padding=(1, 0), padding_mode="reflect", dtype=torch.float64)], 1),
         ([point(8, 2), nn.Conv2d(2, 8, (3, 1), dtype=torch.float64)], 2),  # a real bottleneck

@@ -9,11 +9,11 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import nn
 
 from leanconv.errors import UserError
-from leanconv.ops.structured import CONV, Conv, geometry_of, make_conv, ungrouped_weight
+from leanconv.ops.affine import Affine
+from leanconv.ops.structured import CONV, Conv, geometry_of, make_conv
 
 _CONVS = tuple(CONV.values())
 _NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -38,7 +38,6 @@ def compose(first: Conv, pointwise: Conv) -> Conv:
         or not is_pointwise(pointwise)
     ):
         raise UserError(f"`pointwise` must be a 1x1 convolution of {first.out_channels} channels, got {pointwise}.")
-    taps = first.kernel_size
     joined = make_conv(
         geometry_of(first),
         first.in_channels,
@@ -47,16 +46,10 @@ def compose(first: Conv, pointwise: Conv) -> Conv:
         device=first.weight.device,
         dtype=first.weight.dtype,
     )
-    mix = ungrouped_weight(pointwise).flatten(1).double()
-    kernel = mix @ ungrouped_weight(first).flatten(1).double()
-    joined.weight.copy_(kernel.reshape(pointwise.out_channels, first.in_channels, *taps))
+    composite = Affine.of_conv(first).then(Affine.of_conv(pointwise))
+    joined.weight.copy_(composite.blocks(1)[0])
     if joined.bias is not None:
-        bias: Tensor = mix.new_zeros(len(mix))
-        if first.bias is not None:
-            bias = bias + mix @ first.bias.double()
-        if pointwise.bias is not None:
-            bias = bias + pointwise.bias
-        joined.bias.copy_(bias)
+        joined.bias.zero_() if composite.bias is None else joined.bias.copy_(composite.bias)
     return joined.train(first.training)
 
 
@@ -94,8 +87,9 @@ def merge_pointwise(model: nn.Module) -> nn.Module:
             second: Any = sequence[after] if after < len(names) else None
             if _merges(first, second):
                 if fold:
-                    was_training = first.training
-                    first = fuse_conv_bn_eval(first.eval(), norm.eval()).train(was_training)
+                    dims = len(first.kernel_size)
+                    scaled = Affine.of_conv(first).then(Affine.of_norm(norm, dims))
+                    first = scaled.conv().train(first.training)
                 sequence._modules[names[position]] = compose(first, second)
                 for name in names[position + 1 : after + 1]:
                     sequence._modules[name] = nn.Identity()

@@ -30,10 +30,11 @@ def fold(
     """Return a network for inference that computes the same with fewer layers.
 
     Folded are batch norms into convolutions, transposed convolutions and linear layers before or after them, residuals
-    around a convolution, parallel convolutions (RepVGG), convolutions one after the other, the residual axial pair into
-    one depthwise convolution, and average pooling into the convolution before it: each only where the result is exact,
-    at the borders of every padding mode too, and cheaper.  Where a shift stands between two convolutions of which the
-    second pads with zeros, what is missing of it at borders is made good by a small map that is added.
+    around a convolution, parallel convolutions (RepVGG), convolutions one after the other (a depthwise axial pair
+    becomes one kernel), and average pooling into the convolution before it: each only where the result is exact, at
+    the borders of every padding mode too, and cheaper.  Where a shift stands between two convolutions of which the
+    second pads with zeros, as between the axes of a residual axial block, they become one kernel and a small map that
+    is added, for what is missing of the shift at borders; that pays where the block is strided, else the pair stays.
 
     Args:
         model: Any network in evaluation mode, of ``torch.nn`` layers or operators of this package; it is not changed.

@@ -92,7 +92,7 @@ class Rewriter:
             size = merged.layout.out_channels / math.prod(merged.layout.stride)
             shape = second.meta.get("shape")
             after.append(Part(lambda: shift, 0.0, (_shape(a.source),)))
-            after.append(Part(Sum, self.prices.passes(size, size), (shape, _border_shape(shape, shift.sizes))))
+            after.append(Part(Sum, self.prices.border * size, (shape, _border_shape(shape, shift.sizes))))
         why = self._reason(first, second)
         if shift is not None:
             why += ", with a map of the shift that zero padding ends"

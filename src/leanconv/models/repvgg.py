@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leanconv.errors import UserError
 from leanconv.models.convnet import Classifier, ConvNet, Stem, check_stem, conv_norm
 from leanconv.models.zoo import Source, register_model
+from leanconv.ops.affine import Affine
 from leanconv.ops.geometry import check_groups
 
 #: Layers a stage and factors on the 64, 128, 256 and on the 512 channels of the stages (table 2 and 3).
@@ -70,24 +70,19 @@ class RepVGGBlock(nn.Module):
         """Return weight and bias of the one convolution that the branches are in evaluation mode (section 3.3)."""
         if self.deploy:
             return self.fused.weight, _present(self.fused.bias)
-        own = self.spatial.get_parameter("0.weight")
-        weight, bias = _fold(own.double(), self.spatial[1])
-        kernel, shift = _fold(F.pad(self.pointwise.get_parameter("0.weight").double(), (1, 1, 1, 1)), self.pointwise[1])
-        weight, bias = weight + kernel, bias + shift
+        first, second = (_folded(branch) for branch in (self.spatial, self.pointwise))
+        whole = first.plus(second)
         if self.identity is not None:
-            width = self.in_channels // self.groups
-            diagonal = torch.eye(width, dtype=torch.float64, device=weight.device).repeat(self.groups, 1)
-            kernel, shift = _fold(F.pad(diagonal[..., None, None], (1, 1, 1, 1)), self.identity)
-            weight, bias = weight + kernel, bias + shift
-        return weight.to(own.dtype), bias.to(own.dtype)
+            whole = whole.plus(Affine.of_norm(self.identity, 2))
+        bias = whole.weight.new_zeros(whole.layout.out_channels) if whole.bias is None else whole.bias
+        return whole.weight.to(whole.dtype), bias.to(whole.dtype)
 
 
-def _fold(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a bias-free convolution followed by batch norm in evaluation mode."""
-    assert isinstance(norm, nn.BatchNorm2d)
-    mean, variance = _present(norm.running_mean).double(), _present(norm.running_var).double()
-    scale = norm.weight.double() / (variance + norm.eps).sqrt()
-    return weight * scale.view(-1, 1, 1, 1), norm.bias.double() - mean * scale
+def _folded(branch: nn.Module) -> Affine:
+    """Return a bias-free convolution and the batch norm after it as one, in evaluation mode."""
+    convolution, norm = branch.children()
+    assert isinstance(convolution, nn.Conv2d)
+    return Affine.of_conv(convolution).then(Affine.of_norm(norm, 2))
 
 
 def _present(tensor: Tensor | None) -> Tensor:

@@ -352,4 +352,4 @@ def _detached(tensor: Tensor | None) -> Tensor | None:
 
 
 def _present(bias: Tensor) -> Tensor | None:
-    return bias if bias.any() else None
+    return bias if bias.is_meta or bias.any() else None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from leanconv.ops.affine import Affine, Unfoldable
 from leanconv.ops.geometry import Geometry
 from leanconv.ops.structured import Conv, geometry_of, make_conv
 
@@ -36,7 +37,8 @@ def init_chain(convs: Sequence[Conv], fan_in: int) -> None:
 def fold_chain(convs: Sequence[Conv]) -> list[Conv]:
     """Return convolutions that equal a chain of them, with neighbours merged where that is faster.
 
-    Two neighbours become one where they act along different axes, only the second adds a bias, and the one takes
+    Two neighbours become one where that is exact (they act along different axes, or the second pads nothing), only the
+    second adds a bias, and the one takes
     no more multiply-accumulates than the two; depthwise ones, whose time is that of reading and writing, also where
     it takes more, up to 27 taps.
 
@@ -57,29 +59,13 @@ def fold_chain(convs: Sequence[Conv]) -> list[Conv]:
 
 
 def _merged_geometry(first: Conv, second: Conv) -> Geometry | None:
-    """Return where the product of two convolutions looks, or None where it is no convolution on separate axes."""
-    a, b = geometry_of(first), geometry_of(second)
+    """Return where the product of two convolutions looks, or None where it is no convolution."""
     if first.groups != second.groups or first.bias is not None:
         return None
-    axes = [
-        tuple(axis for axis in range(g.dims) if (g.kernel_size[axis], g.stride[axis], g.pads[axis]) != (1, 1, (0, 0)))
-        for g in (a, b)
-    ]
-    if set(axes[0]) & set(axes[1]):
+    try:
+        return Affine.of_conv(first).layout.then(Affine.of_conv(second).layout).geometry
+    except Unfoldable:
         return None
-
-    def either(x: Sequence[int], y: Sequence[int]) -> tuple[int, ...]:
-        return tuple(x[axis] if axis in axes[0] else y[axis] for axis in range(a.dims))
-
-    same = "same" in (a.padding, b.padding)
-    return Geometry.of(
-        a.dims,
-        either(a.kernel_size, b.kernel_size),
-        either(a.stride, b.stride),
-        "same" if same else either([front for front, _ in a.pads], [front for front, _ in b.pads]),
-        either(a.dilation, b.dilation),
-        a.padding_mode if axes[0] else b.padding_mode,
-    )
 
 
 def _pays(first: Conv, second: Conv, geometry: Geometry) -> bool:
@@ -93,10 +79,8 @@ def _pays(first: Conv, second: Conv, geometry: Geometry) -> bool:
 
 
 def _merged(first: Conv, second: Conv, geometry: Geometry) -> Conv:
-    groups = first.groups
-    weights = (conv.weight.unflatten(0, (groups, -1)) for conv in (first, second))
-    weight = torch.einsum("gmi...,gom...->goi...", *weights).flatten(0, 1)
-    return _filled(geometry, weight, second, in_channels=first.in_channels)
+    weight = Affine.of_conv(first).then(Affine.of_conv(second)).weight
+    return _filled(geometry, weight.to(second.weight.dtype), second, in_channels=first.in_channels)
 
 
 def _copied(conv: Conv) -> Conv:
