@@ -88,11 +88,17 @@ def shifted_pointwise(x: Tensor, weight: Tensor, first: int, bias: Tensor | None
     last = channels - width + first
     out = images.new_empty(x.shape[0], groups, rows, samples)
     straight, wrapped = weight[:-1], weight[-1]
+    added = None if bias is None else bias.view(groups, rows, 1)
     for image, target in zip(images.unbind(0), out.unbind(0), strict=True):
-        if groups > 1:
-            torch.bmm(straight, image[first:last].view(groups - 1, width, samples), out=target[:-1])
-        torch.mm(wrapped, torch.cat((image[last:], image[:first])), out=target[-1])
-    return _finish(out.view(x.shape[0], groups * rows, *x.shape[2:]), bias)
+        inside = image[first:last].view(groups - 1, width, samples)
+        around = torch.cat((image[last:], image[:first]))
+        if added is None:
+            torch.bmm(straight, inside, out=target[:-1])
+            torch.mm(wrapped, around, out=target[-1])
+        else:
+            torch.baddbmm(added[:-1], straight, inside, out=target[:-1])
+            torch.addmm(added[-1], wrapped, around, out=target[-1])
+    return out.view(x.shape[0], groups * rows, *x.shape[2:])
 
 
 def windowed_pointwise(
