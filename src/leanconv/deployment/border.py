@@ -7,7 +7,7 @@ from leanconv.ops.affine import Affine
 
 
 class BorderShift(nn.Module):
-    """The shift of a convolution as a second one, which pads with zeros, passes it on.
+    """Adds the shift of a convolution as a second one, which pads with zeros, passes it on.
 
     Inside it is one number a channel; at borders less of it arrives, because padding is not shifted.  It is computed
     from the input's size alone, on maps that are one sample long wherever nothing is padded.
@@ -17,7 +17,8 @@ class BorderShift(nn.Module):
         second: The convolution behind it.
 
     Shapes:
-        ``(N, C, *spatial)`` to ``(1, out_channels, *spatial')``, 1 along axes that are not padded.
+        ``(N, out_channels, *spatial')``, the linear part, and ``(N, C, *spatial)``, what it was computed from, to the
+        first.
     """
 
     shift: Tensor
@@ -30,11 +31,13 @@ class BorderShift(nn.Module):
         self.sizes = tuple(None if axis in layout.padded else size for axis, size in enumerate(layout.extent))
         self.register_buffer("shift", first.bias.to(second.dtype).view(1, -1, *[1] * layout.dims))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the map for an input of this size."""
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return ``y`` with the map for an input of the size of ``x`` added."""
         sizes = [x.shape[2 + axis] if size is None else size for axis, size in enumerate(self.sizes)]
-        shift: Tensor = self.conv(self.shift.expand(1, -1, *sizes))
-        return shift
+        shift = self.conv(self.shift.expand(1, -1, *sizes))
+        # Runtimes know its values and add whole planes quickly, but not a row to each row.
+        result: Tensor = y + shift.expand(1, -1, *y.shape[2:])
+        return result
 
 
 @torch.no_grad()

@@ -62,7 +62,7 @@ class Prices:
 #: Prices by target.  "torch" is eager PyTorch on a CPU.
 TARGETS: dict[str, Prices] = {
     "torch": Prices(1.0, 0.35, 1.0, 0.87, 0.3, 0.06, 0.035),
-    "onnxruntime": Prices(1.4, 0.4, 1.0, 0.58, 0.3, 0.015, 0.015),
+    "onnxruntime": Prices(0.5, 0.4, 1.0, 0.58, 0.3, 0.015, 0.015),
     "openvino": Prices(0.15, 0.4, 1.0, 0.58, 0.3, 0.034, 0.017),
 }
 

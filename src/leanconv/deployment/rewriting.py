@@ -90,9 +90,7 @@ class Rewriter:
         after = [self._merged_part(merged, a.source)]
         if shift is not None:
             size = merged.layout.out_channels / math.prod(merged.layout.stride)
-            shape = second.meta.get("shape")
-            after.append(Part(lambda: shift, 0.0, (_shape(a.source),)))
-            after.append(Part(Sum, self.prices.border * size, (shape, _border_shape(shape, shift.sizes))))
+            after.append(Part(lambda: shift, self.prices.border * size, (second.meta.get("shape"), _shape(a.source))))
         why = self._reason(first, second)
         if shift is not None:
             why += ", with a map of the shift that zero padding ends"
@@ -208,16 +206,14 @@ class Rewriter:
         result = node
         if shift is not None:
             with self.graph.inserting_before(at):
-                border = self.graph.create_node("call_module", "", (source,), name="border")
-                result = self.graph.create_node("call_function", operator.add, (node, border))
-            border.meta.update(module=shift, layers=names)
-            result.meta["shape"] = at.meta.get("shape")
+                result = self.graph.create_node("call_module", "", (node, source), name="border")
+            result.meta.update(module=shift, layers=names, shape=at.meta.get("shape"))
         costs = total(before, self.timing), total(after, self.timing)
         at.replace_all_uses_with(result)
         self._erase([at, *reversed(old)])
         node.target = self._free_name(names)
         if shift is not None:
-            border.target = self._free_name([f"{node.target}_border"])
+            result.target = self._free_name([f"{node.target}_border"])
         self.folds.append(Fold(tuple(names), str(node.target), why, *costs))
 
     def _new_node(self, source: Any, at: fx.Node, names: Sequence[str]) -> fx.Node:
@@ -312,9 +308,3 @@ def _scaled(conv: Any, norm: Affine) -> nn.Module:
 def _shape(node: fx.Node) -> tuple[int, ...] | None:
     shape: tuple[int, ...] | None = node.meta.get("shape")
     return shape
-
-
-def _border_shape(shape: Any, sizes: Sequence[int | None]) -> tuple[int, ...] | None:
-    if shape is None:
-        return None
-    return (1, shape[1], *(whole if size is None else 1 for whole, size in zip(shape[2:], sizes, strict=True)))
