@@ -1,6 +1,7 @@
 """Files for PyTorch itself: exported programs, and the libraries that AOTInductor compiles from them."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import torch
@@ -56,7 +57,9 @@ class AOTInductor(FileEngine):
 
     def write(self, program: ExportedProgram, path: Path) -> ExportedProgram:
         """Compile the program; weights are constants, so that they can be laid out for their kernels."""
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            # Inductor's fusions for freezing are still modules of TorchScript when they are imported.
+            warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)
             torch._inductor.aoti_compile_and_package(
                 program, package_path=str(path), inductor_configs={"freezing": True}
             )
