@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from leanconv.deployment import lint
-from leanconv.deployment.lint import RULES
+from leanconv.deployment.slow_forms import RULES
 
 
 class SliceAssigned(nn.Module):

@@ -2,12 +2,12 @@
 
 from leanconv.deployment.engine import Engine
 from leanconv.deployment.engines import ENGINES, engine_named
-from leanconv.deployment.export import export
 from leanconv.deployment.export_report import ExportReport
+from leanconv.deployment.exporting import export
 from leanconv.deployment.findings import Finding
-from leanconv.deployment.fold import fold
 from leanconv.deployment.fold_record import Fold, FoldRecord
-from leanconv.deployment.lint import lint
+from leanconv.deployment.folding import fold
+from leanconv.deployment.slow_forms import lint
 from leanconv.deployment.verification import Parity
 
 __all__ = [

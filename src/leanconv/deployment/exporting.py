@@ -11,8 +11,8 @@ from leanconv.deployment.engine import FileEngine, Runner, as_tuple
 from leanconv.deployment.engines import Eager, engine_for
 from leanconv.deployment.export_report import ExportReport
 from leanconv.deployment.files import written_together
-from leanconv.deployment.lint import lint_program
 from leanconv.deployment.program import export_program, with_rows
+from leanconv.deployment.slow_forms import lint_program
 from leanconv.deployment.verification import INT8_TOLERANCE, TOLERANCES, Parity, first_difference, parity
 from leanconv.errors import UserError
 from leanconv.measurement import Latency, environment, measure_latency, paired_ratio
