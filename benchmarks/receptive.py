@@ -129,7 +129,7 @@ def zoo() -> list[dict[str, Any]]:
         found = receptive_field(model)
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
         small = create_model(name, **{**entry.small, "num_classes": 3, "features_only": True})
-        size = (1, 3, *(40, 32)[: len(entry.input_size) - 1])
+        size = (1, entry.input_size[0], *(40, 32)[: len(entry.input_size) - 1])
         truth = zip(reach(small, size), probe(small, size), strict=True)
         rows.append(
             {
