@@ -10,7 +10,9 @@ demo: $(VENV)/.installed
 	$(BIN)/leanconv compare $(MODELS) --width 16 --data digits --output demo
 
 test: $(VENV)/.installed-test check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/deployment
+	# The runtimes' native libraries get a process of their own.
+	$(BIN)/python -m pytest tests/deployment
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
