@@ -27,7 +27,7 @@ def row(name: str, entry: ModelEntry) -> str:
         model = create_model(name)
     size = "x".join(str(side) for side in entry.input_size)
     params, macs = count_params(model), count_macs(model, (1, *entry.input_size))
-    return f"| `{name}` | {size} | {entry.num_classes} | {params:,} | {macs:,} | {entry.published} |"
+    return f"| `{name}` | {size} | {entry.num_classes or ''} | {params:,} | {macs:,} | {entry.published} |"
 
 
 def section(source_entries: list[tuple[str, ModelEntry]]) -> str:

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from trained import trained
 
 from leanconv.deployment import fold
-from leanconv.models import MODELS, create_model
+from leanconv.models import MODELS, create_model, list_models
 
-FAMILIES = {MODELS[name].build: name for name in reversed(list(MODELS))}
+FAMILIES = {MODELS[name].build: name for name in reversed(list_models(purpose="classify"))}
 NORM = nn.modules.batchnorm._BatchNorm
 
 

@@ -3,13 +3,16 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from leanconv.errors import UserError, nearest
 from leanconv.registry import Registry
+
+#: What a network is for: telling classes of images apart, or enlarging images.
+Purpose = Literal["classify", "superres"]
 
 
 @dataclass(frozen=True)
@@ -32,22 +35,26 @@ class ModelEntry:
     """What the zoo knows of one name.
 
     Attributes:
-        build: Called with keyword arguments only; ``num_classes`` and ``in_channels`` always among them.
+        build: Called with keyword arguments only; for a classifier ``num_classes`` and ``in_channels`` always among
+            them.
         source: The paper, and what of the network is certain or chosen.
         published: Parameters and MACs as the source prints them, if it does.
         input_size: Channels, height and width of the images it was designed for (channels and length in 1-D).
-        num_classes: Classes of the data set it was designed for.
+        num_classes: Classes of the data set it was designed for; ``None`` if it tells none apart.
         small: Arguments that make a small member of the family, for trials and tests.
         defaults: Arguments that make this member of its family.
+        purpose: ``"classify"``, or ``"superres"`` for networks that enlarge images
+            (:class:`~leanconv.models.superres.SuperResolution`).
     """
 
     build: Callable[..., nn.Module]
     source: Source
     published: str = ""
     input_size: tuple[int, ...] = (3, 32, 32)
-    num_classes: int = 10
+    num_classes: int | None = 10
     small: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    purpose: Purpose = "classify"
 
 
 MODELS: Registry[ModelEntry] = Registry("model")
@@ -60,22 +67,27 @@ def register_model(
     *,
     published: str = "",
     input_size: tuple[int, ...] = (3, 32, 32),
-    num_classes: int = 10,
+    num_classes: int | None = 10,
     small: Mapping[str, Any] | None = None,
+    purpose: Purpose = "classify",
     **defaults: Any,
 ) -> None:
     """Add a network to the zoo; the arguments are those of :class:`ModelEntry`, ``defaults`` go to ``build``."""
-    MODELS.register(ModelEntry(build, source, published, input_size, num_classes, small or {}, defaults), name)
+    MODELS.register(ModelEntry(build, source, published, input_size, num_classes, small or {}, defaults, purpose), name)
 
 
-def list_models(pattern: str = "*") -> list[str]:
+def list_models(pattern: str = "*", *, purpose: Purpose | None = None) -> list[str]:
     """Return the sorted names of the networks that match a shell-style pattern.
+
+    Args:
+        pattern: Such as ``"ran*"``.
+        purpose: Only classifiers (``"classify"``), or only networks that enlarge images (``"superres"``).
 
     Example:
         >>> list_models("ran?6")
         ['ran26']
     """
-    return MODELS.names(pattern)
+    return [name for name in MODELS.names(pattern) if purpose in (None, MODELS[name].purpose)]
 
 
 def create_model(
@@ -90,8 +102,9 @@ def create_model(
 
     Args:
         name: One of :func:`list_models`.
-        num_classes: Outputs; by default those of the data set the network was designed for.
-        in_channels: Channels of the images; by default those the network was designed for, mostly 3.
+        num_classes: Outputs of a classifier; by default those of the data set it was designed for.
+        in_channels: Channels of the images; by default those the network was designed for, mostly 3.  Networks that
+            enlarge images take 1, the luma plane.
         image_size: Height and width of the images it will see, to have them checked now, and weights made for them
             where those depend on it (DiCENet's do); by default the size it was designed for (32 pixels a side with
             ``stem="cifar"``).
@@ -110,8 +123,11 @@ def create_model(
     for option in options:
         if option not in accepted:
             raise UserError(f"Model {name!r} has no option `{option}`: {nearest(option, accepted)}")
+    if entry.purpose == "superres":
+        _check_enlarges_luma(name, num_classes, in_channels)
     in_channels = entry.input_size[0] if in_channels is None else in_channels
-    kwargs = {"num_classes": entry.num_classes if num_classes is None else num_classes, "in_channels": in_channels}
+    given = {"num_classes": entry.num_classes if num_classes is None else num_classes, "in_channels": in_channels}
+    kwargs = {} if entry.purpose == "superres" else given
     for option, value in {**kwargs, **options}.items():
         if option in {"num_classes", "in_channels", "base_width"} and (not isinstance(value, int) or value < 1):
             raise UserError(f"`{option}` must be a positive integer, got {value!r}.")
@@ -126,6 +142,14 @@ def create_model(
     model.config = {"name": name, "kwargs": {**kwargs, **options}}
     built: nn.Module = model
     return built
+
+
+def _check_enlarges_luma(name: str, num_classes: int | None, in_channels: int | None) -> None:
+    """Refuse what a network that enlarges the luma plane does not have."""
+    if num_classes is not None:
+        raise UserError(f"Model {name!r} enlarges images and tells no classes apart: leave out `num_classes`.")
+    if in_channels not in (None, 1):
+        raise UserError(f"Model {name!r} takes one channel, the luma plane, got `in_channels` {in_channels}.")
 
 
 def _check_depths(entry: ModelEntry, options: Mapping[str, Any]) -> None:

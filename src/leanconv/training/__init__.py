@@ -6,6 +6,17 @@ from leanconv.training.loop import train
 from leanconv.training.recipe import Recipe, load_recipe
 from leanconv.training.result import TrainResult
 from leanconv.training.tasks import Classify, Task
-from leanconv.training.weights import load_weights
+from leanconv.training.weights import enlarging_network, load_weights
 
-__all__ = ["Classify", "Distil", "Recipe", "Task", "TrainResult", "evaluate", "load_recipe", "load_weights", "train"]
+__all__ = [
+    "Classify",
+    "Distil",
+    "Recipe",
+    "Task",
+    "TrainResult",
+    "enlarging_network",
+    "evaluate",
+    "load_recipe",
+    "load_weights",
+    "train",
+]

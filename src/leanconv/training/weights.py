@@ -1,12 +1,15 @@
 """Put weights from a file into a network, or say in one sentence why they do not fit."""
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from leanconv.errors import UserError
+from leanconv.errors import UserError, nearest
+from leanconv.models import MODELS, create_model, list_models
+from leanconv.models.superres import BICUBIC, Bicubic, check_scale
 from leanconv.tensor_file import fill, read_safetensors
 from leanconv.training.checkpoint import is_checkpoint, load_checkpoint
 
@@ -38,6 +41,44 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
             tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
     fill(model, tensors, Path(path))
     return model
+
+
+def enlarging_network(name: str, weights: str | Path | None = None, scale: int | None = None) -> nn.Module:
+    """Build a network for super-resolution and load its weights.
+
+    A checkpoint knows the arguments, and with them the scales, its network was trained with, and is built by them.
+
+    Args:
+        name: One of ``list_models(purpose="superres")``, or ``"bicubic"`` for the baseline without a network.
+        weights: Its weights, as for :func:`load_weights`; the baseline has none.
+        scale: The factor it is wanted for; by default any that it is trained for.
+
+    Returns:
+        The network in evaluation mode; see :class:`~leanconv.models.superres.SuperResolution` for what it takes.
+
+    Raises:
+        UserError: It is unknown or enlarges nothing, was not trained for the scale, or the weights are missing,
+            damaged or those of another network.
+    """
+    if name == BICUBIC:
+        if weights is not None:
+            raise UserError(f"{BICUBIC!r} is no network and has no weights: leave out {str(weights)!r}.")
+        return Bicubic().eval()
+    enlarging = list_models(purpose="superres")
+    if name not in enlarging:
+        what = "enlarges no images" if name in MODELS else "is unknown"
+        raise UserError(f"Model {name!r} {what}: {nearest(name, [*enlarging, BICUBIC])}")
+    if weights is None:
+        raise UserError(f"Model {name!r} knows nothing without weights: give a .safetensors file of them.")
+    _, metadata = read_safetensors(Path(weights))
+    config = load_checkpoint(Path(weights)).config if is_checkpoint(metadata) else None
+    options = config["kwargs"] if config and config["name"] == name else {}
+    if config is None and scale is not None and "scale" in signature(MODELS[name].build).parameters:
+        options = {"scale": scale}
+    network = create_model(name, **options)
+    if scale is not None:
+        check_scale(network, scale)
+    return load_weights(network, weights).eval()
 
 
 def evaluated_weights(model: dict[str, Tensor], ema: dict[str, Tensor]) -> dict[str, Tensor]:
