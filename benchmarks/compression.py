@@ -25,7 +25,7 @@ from compression_peers import pruned, tensorly
 from leanconv.cli.compress import calibration_batches
 from leanconv.compression import Compression, compress
 from leanconv.compression.depthwise import compose_depthwise, depthwise_from_moments, refit_filters, refit_mix
-from leanconv.compression.factorisations import ROUNDS
+from leanconv.compression.separable_methods import ROUNDS
 from leanconv.data import IMAGENET_MEAN, IMAGENET_STD, ImageData, load
 from leanconv.errors import UserError
 from leanconv.measurement import count_macs, measure_latency, paired_ratio

@@ -3,20 +3,12 @@
 from leanconv.compression.composite import compose, merge_pointwise
 from leanconv.compression.compressing import Compression, compress
 from leanconv.compression.conversion import Conversion, convert
-from leanconv.compression.factorisations import (
-    CP,
-    ChannelDecomposition,
-    Decoupled,
-    DepthwiseDecomposition,
-    NetworkDecoupling,
-    SpatialSVD,
-    TensorTrain,
-    Tucker,
-)
+from leanconv.compression.low_rank_methods import CP, ChannelDecomposition, SpatialSVD, TensorTrain, Tucker
 from leanconv.compression.methods import METHODS, Method
 from leanconv.compression.plan import LayerPlan, Plan
 from leanconv.compression.record import LayerRecord, Record
 from leanconv.compression.recovery import reestimate_batch_norm
+from leanconv.compression.separable_methods import Decoupled, DepthwiseDecomposition, NetworkDecoupling
 from leanconv.compression.storage import load, save
 
 __all__ = [

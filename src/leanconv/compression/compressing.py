@@ -8,13 +8,14 @@ from torch import nn
 
 from leanconv.compression.calibration import calibration_for
 from leanconv.compression.conversion import IMAGES, OnProgress, convert_layers, frozen_copy
-from leanconv.compression.factorisations import ChannelDecomposition, DepthwiseDecomposition, SpatialSVD, Tucker
+from leanconv.compression.low_rank_methods import ChannelDecomposition, SpatialSVD, Tucker
 from leanconv.compression.menu import Prices, menu_of
 from leanconv.compression.methods import Method
 from leanconv.compression.observation import POSITIONS, observe
 from leanconv.compression.plan import UNITS, LayerPlan, Plan, solve
 from leanconv.compression.problem import RIDGE
 from leanconv.compression.record import Record
+from leanconv.compression.separable_methods import DepthwiseDecomposition
 from leanconv.compression.timing import solve_timed
 from leanconv.compression.walk import Where, convolutions, selected
 from leanconv.errors import UserError

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from leanconv.compression.problem import Problem
 from leanconv.errors import UserError, nearest
-from leanconv.ops.structured import Conv
+from leanconv.ops.structured import Conv, geometry_of
 from leanconv.registry import Registry
 
 Ranks: TypeAlias = int | float | tuple[int | float, ...] | None
@@ -163,6 +163,20 @@ def method_from_dict(record: dict[str, Any]) -> Method:
         if key not in known:
             raise UserError(f"{cls.__name__} has no argument `{key}`: {nearest(key, known)}")
     return cls(**values)
+
+
+def operator_like(classes: tuple[type[Any], ...], conv: Conv, *, bias: bool, **options: Any) -> Any:
+    """Return an operator of the dimension, geometry, device and type of ``conv``, with fresh weights."""
+    return classes[len(conv.kernel_size) - 1](
+        conv.in_channels,
+        conv.out_channels,
+        **vars(geometry_of(conv)),
+        groups=conv.groups,
+        bias=bias,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+        **options,
+    )
 
 
 def shape_of(conv: Conv) -> tuple[int, int, int]:
