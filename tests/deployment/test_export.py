@@ -123,7 +123,9 @@ def test_a_network_of_the_zoo(tmp_path: Path) -> None:
     assert {case.batch for case in report.parity} == {1, 3}
 
 
+# The compiler reads PyTorch's headers for each instruction set it tries and once more for the network: minutes.
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_aotinductor(tmp_path: Path) -> None:
     model = Net()
     report = export(model, tmp_path / "net.aoti.pt2", torch.randn(3, 3, 9, 7), rounds=2)

@@ -78,7 +78,8 @@ def export(
     with interruptible(f"{target} was not written."):
         if not as_json:
             messages().print(f"Exporting {model} to {target} …", markup=False, soft_wrap=True)
-        lean = fold(network.eval(), target=prices) if folded else network.eval()
+        # Files are for images of one size, so that pooling may be folded where it has nothing to round.
+        lean = fold(network.eval(), input_size=tuple(drawn.shape), target=prices) if folded else network.eval()
         report = run(
             lean,
             target,

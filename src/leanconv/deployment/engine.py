@@ -36,7 +36,7 @@ class Engine(Protocol):
 
         Args:
             source: The network, in evaluation mode, or a file that this engine reads.
-            example: An input, or one tensor per positional argument.
+            example: An input, or one tensor per positional argument; a network is prepared for inputs of this shape.
             threads: CPU threads that an operator may use; as many as PyTorch's by default.
 
         Raises:
@@ -116,5 +116,5 @@ class FileEngine(ABC):
             return self.open(source, threads)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"model{self.suffix}"
-            self.write(export_program(source, as_tuple(example)), path)
+            self.write(export_program(source, as_tuple(example), dynamic_batch=False), path)
             return self.open(path, threads)

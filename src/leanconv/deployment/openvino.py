@@ -75,9 +75,13 @@ def _compiled(model: Any, threads: int) -> Runner:
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.Core().compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
+    outputs = range(len(compiled.outputs))
 
     def run(*inputs: Tensor) -> list[Tensor]:
-        request.infer([tensor.detach().numpy() for tensor in inputs], share_inputs=True)
-        return [torch.from_numpy(output.data.copy()) for output in request.output_tensors]
+        for index, tensor in enumerate(inputs):
+            request.set_input_tensor(index, openvino.Tensor(tensor.detach().contiguous().numpy(), shared_memory=True))
+        request.start_async()
+        request.wait()
+        return [torch.from_numpy(request.get_output_tensor(index).data.copy()) for index in outputs]
 
     return run

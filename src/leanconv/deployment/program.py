@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import Interpreter, Node
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+from leanconv.deployment.pooling import round_down
 from leanconv.errors import UserError
 
 #: Rows of the batch that programs are traced with: with a single row the batch size would become a constant.
@@ -41,7 +42,7 @@ def export_program(model: nn.Module, inputs: tuple[Tensor, ...], *, dynamic_batc
     try:
         # Beside logging, torch.export prints the graph as far as it got.
         with torch.no_grad(), quiet(), contextlib.redirect_stderr(io.StringIO()):
-            return torch.export.export(model, inputs, dynamic_shapes=_by_signature(model, shapes))
+            return round_down(torch.export.export(model, inputs, dynamic_shapes=_by_signature(model, shapes)))
     except GuardOnDataDependentSymNode as error:
         raise UserError(
             f"The model cannot be exported because its control flow depends on the data{_place(error)}: "
