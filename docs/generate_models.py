@@ -1,15 +1,16 @@
 """Write ``docs/models.md``: every network of the zoo, where it comes from and what it costs.
 
+The counts go into the package too, so that listing the zoo need not build it.
+
 python docs/generate_models.py
 """
 
+import json
 from itertools import groupby
 from pathlib import Path
 
-import torch
-
-from leanconv.measurement import count_macs, count_params
-from leanconv.models import MODELS, create_model
+from leanconv.measurement.zoo_counts import ZOO_COUNTS, counted
+from leanconv.models import MODELS
 from leanconv.models.zoo import ModelEntry
 
 PAGE = Path(__file__).with_name("models.md")
@@ -21,16 +22,13 @@ prints, rounded as there. What a paper leaves open is *our reading*.
 """
 
 
-def row(name: str, entry: ModelEntry) -> str:
-    """Return one line of the table, counted without computing anything."""
-    with torch.device("meta"):
-        model = create_model(name)
+def row(name: str, entry: ModelEntry, params: int, macs: int) -> str:
+    """Return one line of the table."""
     size = "x".join(str(side) for side in entry.input_size)
-    params, macs = count_params(model), count_macs(model, (1, *entry.input_size))
     return f"| `{name}` | {size} | {entry.num_classes or ''} | {params:,} | {macs:,} | {entry.published} |"
 
 
-def section(source_entries: list[tuple[str, ModelEntry]]) -> str:
+def section(source_entries: list[tuple[str, ModelEntry]], counts: dict[str, tuple[int, int]]) -> str:
     """Return the networks of one source under a heading."""
     source = source_entries[0][1].source
     lines = [
@@ -41,20 +39,23 @@ def section(source_entries: list[tuple[str, ModelEntry]]) -> str:
         "",
         "| name | input | classes | parameters | MACs | published |",
         "|---|---|---|---|---|---|",
-        *(row(name, entry) for name, entry in source_entries),
+        *(row(name, entry, *counts[name]) for name, entry in source_entries),
     ]
     return "\n".join(lines)
 
 
-def page() -> str:
+def page(counts: dict[str, tuple[int, int]]) -> str:
     """Return the whole page."""
     entries = sorted(
         ((name, MODELS[name]) for name in MODELS), key=lambda item: (item[1].source.paper, item[1].source.certain)
     )
     groups = groupby(entries, key=lambda item: item[1].source)
-    return "\n\n".join([HEAD.strip(), *(section(list(group)) for _, group in groups)]) + "\n"
+    return "\n\n".join([HEAD.strip(), *(section(list(group), counts) for _, group in groups)]) + "\n"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
-    print(f"{PAGE}: {len(MODELS)} networks")
+    counts = {name: counted(name) for name in sorted(MODELS)}
+    lines = (f"  {json.dumps(name)}: {json.dumps(pair)}" for name, pair in counts.items())
+    ZOO_COUNTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    PAGE.write_text(page(counts))
+    print(f"{PAGE}, {ZOO_COUNTS}: {len(counts)} networks")

@@ -8,6 +8,7 @@ import torch
 from counting import counts
 
 from leanconv.errors import UserError
+from leanconv.measurement.zoo_counts import zoo_counts
 from leanconv.models import MODELS, create_model, list_models
 
 CLASSIFIERS = list_models(purpose="classify")
@@ -21,6 +22,11 @@ def test_counts_are_the_published_ones(golden: dict) -> None:
     params, macs = counts(golden["model"], golden["input"], **golden["kwargs"])
     assert params == golden["params"]
     assert macs == golden["macs"]
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_counts_that_are_shipped_are_current(name: str) -> None:
+    assert zoo_counts(name) == counts(name, (1, *MODELS[name].input_size)), "run python docs/generate_models.py"
 
 
 def small(name: str, **options: object) -> torch.nn.Module:

@@ -41,10 +41,8 @@ def model_rows(pattern: str) -> list[dict[str, Any]]:
     Raises:
         UserError: None matches.
     """
-    import torch
-
-    from leanconv.measurement import count_macs, count_params
-    from leanconv.models import MODELS, create_model, list_models
+    from leanconv.measurement.zoo_counts import zoo_counts
+    from leanconv.models import MODELS, list_models
 
     names = list_models(pattern)
     if not names:
@@ -52,14 +50,12 @@ def model_rows(pattern: str) -> list[dict[str, Any]]:
     rows = []
     for name in names:
         entry = MODELS[name]
-        # Sizes need shapes only: nothing is allocated, however large the network.
-        with torch.device("meta"):
-            model = create_model(name, in_channels=entry.input_size[0])
+        params, macs = zoo_counts(name)
         rows.append(
             {
                 "model": name,
-                "params": count_params(model),
-                "macs": count_macs(model),
+                "params": params,
+                "macs": macs,
                 "input_size": list(entry.input_size),
                 "num_classes": entry.num_classes,
                 "paper": entry.source.paper,
