@@ -45,6 +45,7 @@ BARS = (
 )
 #: The same after at most five epochs of it.
 FINETUNED_BARS = (("resnet20_cifar", 0.5, 91.5), ("resnet44_cifar", 0.5, 92.9))
+RUNS = Path("runs/compression")
 PARTS = ("cost", "accuracy", "peers", "synthetic", "latency", "finetuned")
 #: Relative errors to stay at or below for multipliers 1, 2 and 3: correlated data, then rectified.
 SYNTHETIC = {
@@ -62,6 +63,7 @@ def main(
     threads: Annotated[int, typer.Option(min=1)] = 2,
     images: Annotated[int, typer.Option(min=1, help="Calibration images.")] = 1000,
     positions: Annotated[int, typer.Option(min=1, help="Positions of each feature map.")] = 64,
+    output: Annotated[Path, typer.Option(help="Where fine-tuning keeps its epochs, to go on there.")] = RUNS,
 ) -> None:
     """Run the parts and write what they found."""
     torch.set_num_threads(threads)
@@ -71,7 +73,7 @@ def main(
         "peers": lambda: peers(images, positions, quick),
         "synthetic": synthetic,
         "latency": lambda: latency(quick),
-        "finetuned": lambda: [] if quick else [finetuned(*bar, images, positions) for bar in FINETUNED_BARS],
+        "finetuned": lambda: [] if quick else [finetuned(*bar, images, positions, output) for bar in FINETUNED_BARS],
     }
     settings = {"threads": threads, "images": images, "positions": positions}
     # Time and memory come first: the peak of a process does not fall again.
@@ -115,11 +117,11 @@ def accuracy(name: str, budget: float, bar: float, images: int, positions: int, 
     return row | {"compressed": top1(result.model, split), "bar": bar, "plan": result.plan.to_dict()}
 
 
-def finetuned(name: str, budget: float, bar: float, images: int, positions: int) -> dict[str, Any]:
+def finetuned(name: str, budget: float, bar: float, images: int, positions: int, output: Path) -> dict[str, Any]:
     """Compress a network and fine-tune it, distilled from the original."""
     split, model, recipe = data(), trained(name), load_recipe("finetune", ["precision=bf16"])
     lean = compress(model, calibration_batches(split, images, 0), macs=budget, images=images, positions=positions).model
-    result = train(lean, split, recipe, task=Distil(model))
+    result = train(lean, split, recipe, output / f"{name}-{budget}", task=Distil(model), resume=True)
     row = {"network": name, "budget": budget, "macs": macs_ratio(lean, model), "recipe": recipe.to_dict()}
     return row | {"finetuned": top1(result.model, split), "bar": bar, "history": result.history}
 
