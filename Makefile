@@ -36,7 +36,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 # torchvision and timm are oracles of the tests only; with --no-deps they cannot replace torch.
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install --quiet -c constraints.txt -e ".[train,plot,deploy,test]"
+	$(PIP) install --quiet -c constraints.txt -e ".[train,superres,plot,deploy,test]"
 	$(PIP) install --quiet -c constraints.txt --no-deps torchvision timm
 	touch $@
 

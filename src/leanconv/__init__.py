@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from leanconv.models import create_model, list_models
     from leanconv.receptive import optimize, receptive_field
     from leanconv.training import evaluate, load_recipe, train
+    from leanconv.upscaling import Upscaler, upscale
 
 _HOMES = {
     "CP": ("leanconv.compression", "CP"),
@@ -41,6 +42,7 @@ _HOMES = {
     "SpatialSVD": ("leanconv.compression", "SpatialSVD"),
     "TensorTrain": ("leanconv.compression", "TensorTrain"),
     "Tucker": ("leanconv.compression", "Tucker"),
+    "Upscaler": ("leanconv.upscaling", "Upscaler"),
     "UserError": ("leanconv.errors", "UserError"),
     "compare": ("leanconv.comparison", "compare"),
     "compress": ("leanconv.compression", "compress"),
@@ -58,6 +60,7 @@ _HOMES = {
     "receptive_field": ("leanconv.receptive", "receptive_field"),
     "save": ("leanconv.compression", "save"),
     "train": ("leanconv.training", "train"),
+    "upscale": ("leanconv.upscaling", "upscale"),
 }
 
 __all__ = [
@@ -69,6 +72,7 @@ __all__ = [
     "SpatialSVD",
     "TensorTrain",
     "Tucker",
+    "Upscaler",
     "UserError",
     "compare",
     "compress",
@@ -86,6 +90,7 @@ __all__ = [
     "receptive_field",
     "save",
     "train",
+    "upscale",
 ]
 
 

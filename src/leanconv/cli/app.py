@@ -20,6 +20,7 @@ from leanconv.cli.measure import measure
 from leanconv.cli.optimize import optimize
 from leanconv.cli.rf import rf
 from leanconv.cli.train import train
+from leanconv.cli.upscale import upscale
 from leanconv.errors import UserError
 
 # Typer has carried its own copy of click since 0.25 and used click itself before: the parent of the one public
@@ -95,6 +96,7 @@ app.command("compress")(compress)
 app.command("export")(export)
 app.command("rf")(rf)
 app.command("optimize")(optimize)
+app.command("upscale")(upscale)
 
 
 def main() -> None:
