@@ -99,8 +99,10 @@ def test_train_resumes(trained):
 def test_compare_writes_a_report_and_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "ROUNDS", 2)
     arguments = ("compare", "ran26", "resnet26_cifar", *TINY, "--seeds", "1", "--threads", "1", "-o", str(tmp_path))
+    arguments += ("--engines", "eager, torch.export")
     first = invoke(*arguments)
     assert "(baseline)" in first.stdout
+    assert "Latency, folded for inference" in first.stdout
     assert "trained in" in first.stderr
     assert {"report.json", "report.html", "pareto.png"} <= {path.name for path in tmp_path.iterdir()}
     again = invoke(*arguments, "--json")

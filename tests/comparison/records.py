@@ -1,5 +1,7 @@
 """Comparisons made by hand, shared by the tests of what is done with them."""
 
+from dataclasses import replace
+
 from leanconv.comparison import Comparison, Entry, Run
 from leanconv.measurement import Latency
 
@@ -36,6 +38,18 @@ def entry(model: str, accuracies: tuple[float, ...], params: int, macs: int, mil
         for seed, accuracy in enumerate(accuracies)
     )
     return Entry(model, params, macs, 4 * macs, 4 * params, latency(milliseconds), runs)
+
+
+def with_engines(record: Comparison, engines: tuple[str, ...] = ("eager", "onnxruntime")) -> Comparison:
+    """The comparison with times in engines: a half, a third, … of the others."""
+    entries = tuple(
+        replace(
+            entry,
+            engines={name: latency(1e3 * entry.latency_s / place) for place, name in enumerate(engines, start=2)},
+        )
+        for entry in record.entries
+    )
+    return replace(record, entries=entries)
 
 
 def comparison(rows=ROWS, baseline: str = "resnet26_cifar") -> Comparison:

@@ -6,10 +6,11 @@ import re
 import pytest
 from matplotlib.text import Text
 from PIL import Image
-from records import ROWS, comparison
+from records import ROWS, comparison, with_engines
 from rich.console import Console
 
-from leanconv.comparison import Comparison, save_html, save_picture, table, write_report
+from leanconv.comparison import Comparison, engine_table, save_html, save_picture, table, write_report
+from leanconv.comparison.engine_picture import draw_engines
 from leanconv.comparison.html import render_html
 from leanconv.comparison.labels import _overlap
 from leanconv.comparison.picture import DARK, LIGHT, PANELS, draw, svg
@@ -124,3 +125,48 @@ def test_record_is_json_without_nan(tmp_path):
     files = write_report(single, tmp_path)
     record = json.loads(files["record"].read_text(), parse_constant=pytest.fail)
     assert record["models"][0]["accuracy_sd"] is None
+
+
+def test_engines_are_in_every_part_of_the_report(tmp_path):
+    record = with_engines(comparison())
+    files = write_report(record, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "engines.png",
+        "pareto.png",
+        "report.html",
+        "report.json",
+    ]
+    assert Comparison.load(files["record"]) == record
+    ratios = {model["model"]: model["engine_ratios"] for model in json.loads(files["record"].read_text())["models"]}
+    assert ratios["ran26"] == pytest.approx({"eager": 0.5, "onnxruntime": 0.5})
+    page = files["page"].read_text()
+    assert "Latency in engines" in page
+    assert "1.33 ms" in page
+    assert "Folded for inference it takes 0.50× in eager, 0.50× in onnxruntime." in page
+    assert "Latency in engines" not in render_html(comparison())
+
+
+def test_a_record_without_engines_can_still_be_read():
+    old = comparison().to_dict()
+    for model in old["models"]:
+        del model["engines"], model["engine_ratios"]
+    assert Comparison.from_dict(old) == comparison()
+
+
+def test_engine_table_fits_a_terminal_of_80_columns():
+    console = Console(width=80)
+    record = with_engines(comparison(), ("eager", "compile", "onnxruntime", "openvino"))
+    with console.capture() as captured:
+        console.print(engine_table(record))
+    text = captured.get()
+    assert "…" not in text
+    for part in ("openvino", "2.00 ms", "0.50×", "(baseline)"):
+        assert part in text
+
+
+def test_every_engine_has_a_bar_of_every_model_as_long_as_it_takes():
+    (axes,) = draw_engines(with_engines(comparison())).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["eager", "onnxruntime"]
+    widths = [[bar.get_width() for bar in bars] for bars in axes.containers if hasattr(bars, "patches")]
+    assert widths[0] == pytest.approx([2.0, 4 / 3])
+    assert widths[2] == pytest.approx([4.0, 8 / 3])

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from leanconv.comparison import compare
+from leanconv.comparison import engines as engines_module
 from leanconv.comparison import run as run_module
 from leanconv.data import ArraySplit, ImageData
+from leanconv.deployment.onnx import ONNXRuntime
 from leanconv.errors import UserError
 from leanconv.measurement import count_macs
 from leanconv.models import create_model
-from leanconv.training import Recipe
+from leanconv.training import Recipe, load_weights
 
 NAMES = ("ran26", "resnet26_cifar")
 RECIPE = Recipe(epochs=1, batch_size=16, warmup_epochs=0, lr=0.02)
@@ -119,6 +121,32 @@ def test_other_settings_in_the_folder_are_refused(first, data, changes, said):
         compare(NAMES, data, output_dir=first[0], **arguments)
 
 
+def test_engines_time_the_trained_networks_folded(first, data, monkeypatch):
+    folded = []
+
+    def noting_fold(model, **options):
+        folded.append((model, options, torch.equal(model(x), trained(x))))
+        return real_fold(model, **options)
+
+    real_fold = engines_module.fold
+    trained = create_model("ran26", num_classes=3, in_channels=1, base_width=2).eval()
+    load_weights(trained, first[0] / "runs" / "ran26" / "seed0" / "last.safetensors")
+    x = torch.randn(2, 1, 8, 8)
+    monkeypatch.setattr(engines_module, "fold", noting_fold)
+    engines = ["eager", "torch.export"]
+    record = compare(["ran26"], data, RECIPE, first[0], width=2, seeds=1, threads=1, progress=False, engines=engines)
+    assert record.engines == ("eager", "torch.export")
+    assert all(times.median_s > 0 and times.rounds == 2 for times in record["ran26"].engines.values())
+    assert [(options["input_size"], same) for _, options, same in folded] == 2 * [((1, 1, 8, 8), True)]
+
+
+def test_a_missing_runtime_is_named_before_anything_is_trained(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(ONNXRuntime, "packages", ("onnxruntime_that_is_not_there",))
+    with pytest.raises(UserError, match=r'pip install "leanconv\[deploy\]"'):
+        compare(NAMES, data, RECIPE, tmp_path / "new", progress=False, engines=["onnxruntime"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_first_seed_adds_runs(first, data):
     record = compare(["ran26"], data, replace(RECIPE, seed=1), first[0], width=2, seeds=2, progress=False)
     assert record.seeds == (1, 2)
@@ -135,6 +163,8 @@ def test_another_first_seed_adds_runs(first, data):
         (NAMES, {"width": 0}, "must be a positive integer, got 0"),
         (NAMES, {"device": "abacus"}, "`device` 'abacus' is not available"),
         (NAMES, {"baseline": "resnet"}, "did you mean 'resnet26_cifar'"),
+        (NAMES, {"engines": ["onnx"]}, "Engine 'onnx' is not known"),
+        (NAMES, {"engines": ["eager", "eager"]}, "'eager' 2 times"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_written(data, tmp_path, names, options, said):

@@ -22,6 +22,7 @@ from leanconv.cli.options import (
     Width,
     between,
     default_recipe,
+    names,
 )
 from leanconv.errors import UserError
 
@@ -54,6 +55,15 @@ def compare(
     ] = None,
     threads: Threads = None,
     device: Device = None,
+    engines: Annotated[
+        str | None,
+        typer.Option(
+            "--engines",
+            metavar="NAME,…",
+            help="Also time the trained networks, folded, on the CPU in eager, compile, onnxruntime, openvino, "
+            "torch.export or aotinductor.",
+        ),
+    ] = None,
     data_folder: DataFolder = None,
     as_json: Json = False,
 ) -> None:
@@ -65,7 +75,7 @@ def compare(
         raise UserError("leanconv compare runs in one process, not under torchrun: times would disturb each other.")
 
     from leanconv.comparison import compare as run
-    from leanconv.comparison import require_plot_extra, table, write_report
+    from leanconv.comparison import engine_table, require_plot_extra, table, write_report
     from leanconv.data import load
     from leanconv.training import load_recipe
 
@@ -84,6 +94,7 @@ def compare(
             baseline=baseline,
             threads=threads,
             device=device,
+            engines=names("--engines", engines) if engines is not None else (),
             on_run=RunLines(len(models) * seeds),
         )
         command = _command(
@@ -95,6 +106,7 @@ def compare(
             recipe=recipe,
             baseline=baseline,
             threads=threads,
+            engines=engines,
         )
         for change in changes or []:
             command += f" --set {shlex.quote(change)}"
@@ -103,7 +115,9 @@ def compare(
         print_json(comparison.to_dict())
         return
     output().print(table(comparison))
-    messages().print(f"Report: {files['page']}, {files['picture']}, {files['record']}", markup=False, soft_wrap=True)
+    if comparison.engines:
+        output().print(engine_table(comparison))
+    messages().print(f"Report: {', '.join(map(str, files.values()))}", markup=False, soft_wrap=True)
 
 
 def _command(models: list[str], **options: object) -> str:

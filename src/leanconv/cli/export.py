@@ -60,6 +60,7 @@ def export(
     """Export a network, and prove that its runtime computes the same."""
     from leanconv.deployment import export as run
     from leanconv.deployment import fold
+    from leanconv.deployment.costs import target_of
     from leanconv.deployment.engines import engine_for
     from leanconv.deployment.program import with_rows
     from leanconv.measurement.inputs import example_inputs
@@ -74,12 +75,15 @@ def export(
     network = _network(model, split, weights, network_options(settings, base_width=width))
     calibration, labelled = (None, None) if split is None else _images(split, images, seed)
     (drawn,) = example_inputs(network) if calibration is None else (calibration[0],)
-    prices = engine.name if engine.name in {"onnxruntime", "openvino"} else "torch"
     with interruptible(f"{target} was not written."):
         if not as_json:
             messages().print(f"Exporting {model} to {target} …", markup=False, soft_wrap=True)
         # Files are for images of one size, so that pooling may be folded where it has nothing to round.
-        lean = fold(network.eval(), input_size=tuple(drawn.shape), target=prices) if folded else network.eval()
+        lean = (
+            fold(network.eval(), input_size=tuple(drawn.shape), target=target_of(engine.name))
+            if folded
+            else network.eval()
+        )
         report = run(
             lean,
             target,

@@ -56,6 +56,23 @@ Data = Annotated[
         help="Name of a data set (digits, cifar10, …), a folder of images, or a folder or file of parquet.",
     ),
 ]
+DataIfNeeded = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Name of a data set (digits, cifar10, …), a folder of images, or a folder or file of parquet. To enlarge "
+        "images: train291, set5, set14, bsd100, urban100, photos, a folder or a parquet file.  "
+        "[dim]\\[default: photos, for networks that enlarge images][/dim]",
+    ),
+]
+Scales = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--scale",
+        help="For networks that enlarge images: by how much; may be repeated.  [dim]\\[default: all its scales][/dim]",
+        rich_help_panel="Model",
+    ),
+]
 RecipeFile = Annotated[
     str | None,
     typer.Option(
@@ -98,6 +115,17 @@ _RECIPES = {"digits": "digits_demo"}
 _GENERAL_RECIPE = "ran_cifar"
 
 
+def needed(data: str | None) -> str:
+    """Return the data set of a classifier.
+
+    Raises:
+        UserError: None was given.
+    """
+    if data is None:
+        raise UserError("--data is missing: give a name such as cifar10, or a folder of images.")
+    return data
+
+
 def default_recipe(data: str) -> str:
     """Return the name of the recipe for a data set where none is named."""
     return _RECIPES.get(data, _GENERAL_RECIPE)
@@ -125,6 +153,18 @@ def network_options(given: list[str] | None, **short: object) -> dict[str, Any]:
         except json.JSONDecodeError:
             parsed[key] = value
     return {**parsed, **{name: value for name, value in short.items() if value is not None}}
+
+
+def names(option: str, text: str) -> list[str]:
+    """Parse a comma-separated list of names such as ``eager,onnxruntime``.
+
+    Raises:
+        UserError: A name is empty.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise UserError(f"{option} {text!r} is not a list of names: write them as in eager,onnxruntime.")
+    return parts
 
 
 def numbers(option: str, text: str, kind: type[int] | type[float] = int) -> tuple[float, ...]:

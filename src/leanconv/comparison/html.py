@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from leanconv.comparison import units
+from leanconv.comparison.engine_picture import engine_svg
 from leanconv.comparison.extra import require_plot_extra
 from leanconv.comparison.ledger import flat
 from leanconv.comparison.picture import DARK, LIGHT, PANELS, svg
@@ -54,6 +55,9 @@ def render_html(comparison: Comparison, *, command: str | None = None) -> str:
         seeds=comparison.seeds,
         sentences=sentences(comparison),
         pictures=[_picture(comparison, panel) for panel in PANELS],
+        engines=comparison.engines,
+        engine_rows=[_engine_row(comparison, entry) for entry in comparison.entries],
+        engine_picture=_engine_picture(comparison) if comparison.engines else None,
         runs=[
             {
                 "model": run.model,
@@ -90,7 +94,7 @@ def _row(comparison: Comparison, entry: Entry) -> dict[str, Any]:
         return {
             "text": text,
             "ratio": f"{ratio:.2f}×",
-            "trend": "less" if ratio < 0.995 else "more" if ratio > 1.005 else "same",
+            "trend": _trend(ratio),
         }
 
     difference = comparison.difference(entry)
@@ -116,13 +120,44 @@ def _row(comparison: Comparison, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _picture(comparison: Comparison, panel: str) -> dict[str, str]:
-    def uri(text: str) -> str:
-        return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
+def _engine_row(comparison: Comparison, entry: Entry) -> dict[str, Any]:
+    def cell(engine: str) -> dict[str, str]:
+        latency, ratio = entry.engines[engine], comparison.engine_ratio(entry, engine).median
+        return {
+            "text": units.duration(latency.median_s),
+            "ratio": f"{ratio:.2f}×",
+            "trend": _trend(ratio),
+            "spread": f"{units.duration(latency.q25_s)} – {units.duration(latency.q75_s)}",
+        }
 
+    return {
+        "model": entry.model,
+        "is_baseline": entry.model == comparison.baseline,
+        "cells": [cell(engine) for engine in comparison.engines],
+    }
+
+
+def _trend(ratio: float) -> str:
+    return "less" if ratio < 0.995 else "more" if ratio > 1.005 else "same"
+
+
+def _uri(text: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
+
+
+def _engine_picture(comparison: Comparison) -> dict[str, str]:
+    return {
+        "light": _uri(engine_svg(comparison, LIGHT)),
+        "dark": _uri(engine_svg(comparison, DARK)),
+        "text": f"Latency in {', '.join(comparison.engines)} of "
+        + ", ".join(entry.model for entry in comparison.entries),
+    }
+
+
+def _picture(comparison: Comparison, panel: str) -> dict[str, str]:
     against = {"latency": "latency", "macs": "multiply-accumulates"}[panel]
     return {
-        "light": uri(svg(comparison, panel, LIGHT)),
-        "dark": uri(svg(comparison, panel, DARK)),
+        "light": _uri(svg(comparison, panel, LIGHT)),
+        "dark": _uri(svg(comparison, panel, DARK)),
         "text": f"Test accuracy against {against} of " + ", ".join(entry.model for entry in comparison.entries),
     }

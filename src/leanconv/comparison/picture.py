@@ -48,8 +48,16 @@ def save_picture(comparison: Comparison, path: str | Path) -> Path:
     Raises:
         UserError: matplotlib is not installed, or the format is unknown.
     """
+    return save_figure(draw(comparison, PANELS, title=_title(comparison)), path)
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a figure, whole or not at all; the suffix picks the format.
+
+    Raises:
+        UserError: The format is unknown.
+    """
     path = Path(path)
-    figure = draw(comparison, PANELS, title=_title(comparison))
     known = figure.canvas.get_supported_filetypes()
     kind = path.suffix.lstrip(".").lower()
     if kind not in known:
@@ -63,11 +71,15 @@ def save_picture(comparison: Comparison, path: str | Path) -> Path:
 
 def svg(comparison: Comparison, panel: str, theme: Theme) -> str:
     """Return one panel as the text of an SVG image."""
+    return svg_text(draw(comparison, (panel,), theme), panel)
+
+
+def svg_text(figure: Figure, salt: str) -> str:
+    """Return a figure as the text of an SVG image, the same every time; images of one page need different salts."""
     import matplotlib as mpl
 
     buffer = io.StringIO()
-    figure = draw(comparison, (panel,), theme)
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": panel}):
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": salt}):
         figure.savefig(buffer, format="svg", metadata=_no_date("svg"))
     return buffer.getvalue()
 
@@ -140,7 +152,7 @@ def _draw_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) ->
 
     for index, entry in enumerate(entries):
         low, high = _x_errors(entry, panel)
-        color, marker = _style(index)
+        color, marker = style(index)
         axes.errorbar(
             xs[index],
             ys[index],
@@ -162,7 +174,7 @@ def _draw_panel(axes: Axes, comparison: Comparison, panel: str, theme: Theme) ->
     )
     axes.set_xlabel(_x_title(comparison, panel) + (", logarithmic" if logarithmic else ""))
     axes.set_ylabel(_y_title(comparison))
-    _dress(axes, theme)
+    dress(axes, theme)
     if logarithmic:
         _plain_log_ticks(axes)
     else:
@@ -193,7 +205,8 @@ def _front_corners(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> list
     return [*corners, (axes.get_xlim()[1], corners[-1][1])]
 
 
-def _style(index: int) -> tuple[str, str]:
+def style(index: int) -> tuple[str, str]:
+    """Return colour and marker of a model by its place in the comparison."""
     return _COLORS[index % len(_COLORS)], _MARKERS[index % len(_MARKERS)]
 
 
@@ -212,7 +225,8 @@ def _y_title(comparison: Comparison) -> str:
     return f"Test accuracy in % ({spread})"
 
 
-def _dress(axes: Axes, theme: Theme) -> None:
+def dress(axes: Axes, theme: Theme) -> None:
+    """Give axes the colours and lines that all pictures share."""
     axes.set_facecolor(theme.ground)
     axes.grid(True, which="major", color=theme.grid, linewidth=0.8)
     axes.set_axisbelow(True)

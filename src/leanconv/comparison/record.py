@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from leanconv.comparison.difference import Difference, mean_difference
 from leanconv.errors import UserError, nearest
-from leanconv.measurement import Latency, paired_ratio
+from leanconv.measurement import Latency, Ratio, paired_ratio
 
 FORMAT = 1
 COSTS = ("params", "macs", "bytes_moved", "peak_memory", "latency_s")
@@ -51,6 +52,7 @@ class Entry:
         peak_memory: Peak memory of one forward pass in bytes.
         latency: Measured time of one forward pass.
         runs: The finished trainings, one a seed.
+        engines: Measured time of the trained network, folded for inference, in every engine that was asked for.
     """
 
     model: str
@@ -60,6 +62,7 @@ class Entry:
     peak_memory: int
     latency: Latency
     runs: tuple[Run, ...]
+    engines: Mapping[str, Latency] = field(default_factory=dict)
 
     @property
     def latency_s(self) -> float:
@@ -122,6 +125,15 @@ class Comparison:
             return paired_ratio(entry.latency, baseline.latency).median
         return float(getattr(entry, cost) / getattr(baseline, cost))
 
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that times were measured in."""
+        return tuple(self.entries[0].engines)
+
+    def engine_ratio(self, entry: Entry, engine: str) -> Ratio:
+        """Return the time in an engine as a multiple of the baseline's in the same one, round by round."""
+        return paired_ratio(entry.engines[engine], self[self.baseline].engines[engine])
+
     def difference(self, entry: Entry) -> Difference:
         """Return the accuracy of ``entry`` minus the baseline's, with its uncertainty."""
         return mean_difference(entry.accuracies, self[self.baseline].accuracies)
@@ -134,6 +146,7 @@ class Comparison:
                 "accuracy": entry.accuracy,
                 "accuracy_sd": entry.accuracy_sd,
                 "ratios": {cost: self.ratio(entry, cost) for cost in COSTS},
+                "engine_ratios": {engine: self.engine_ratio(entry, engine).median for engine in self.engines},
                 "accuracy_difference": asdict(self.difference(entry)),
             }
             models.append({**asdict(entry), **derived})
@@ -163,6 +176,8 @@ class Comparison:
                 peak_memory=model["peak_memory"],
                 latency=Latency(**model["latency"]),
                 runs=tuple(Run(**run) for run in model["runs"]),
+                # Records from before engines were compared have none.
+                engines={name: Latency(**times) for name, times in model.get("engines", {}).items()},
             )
             for model in record["models"]
         )

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from leanconv.comparison.build import build_model, build_models
+from leanconv.comparison.engines import engine_latencies, require_engines
 from leanconv.comparison.ledger import Ledger
 from leanconv.comparison.record import Comparison, Entry, Run
 from leanconv.data import ImageData
 from leanconv.errors import UserError, nearest
 from leanconv.measurement import environment, measure, measure_latency
-from leanconv.training import Recipe, train
+from leanconv.training import Recipe, load_weights, train
 from leanconv.training.device import compute_device
 
 OnRun = Callable[[str, int, Run | None], None]
@@ -37,6 +38,7 @@ def compare(
     baseline: str | None = None,
     threads: int | None = None,
     device: torch.device | str | None = None,
+    engines: Sequence[str] = (),
     progress: bool = True,
     on_run: OnRun | None = None,
 ) -> Comparison:
@@ -58,6 +60,9 @@ def compare(
         baseline: The model that ratios are taken to; the one with most multiply-accumulates by default.
         threads: CPU threads of the latency measurement.
         device: Where to train and measure; the accelerator if there is one, by default.
+        engines: What else to measure latency in, of ``leanconv.deployment.ENGINES`` (``"eager"``, ``"compile"``,
+            ``"onnxruntime"``, ``"openvino"``, …): there the trained networks of the first seed run on the CPU, folded
+            for inference (:func:`leanconv.fold`).
         progress: Whether training reports on standard error.
         on_run: Called before and after every run.
 
@@ -65,8 +70,8 @@ def compare(
         The record; :mod:`leanconv.comparison` writes it as JSON, picture, table and page.
 
     Raises:
-        UserError: A name, number or recipe is no good, the folder holds runs with other settings, or a training
-            diverges.
+        UserError: A name, number or recipe is no good, an engine is not installed, the folder holds runs with other
+            settings, or a training diverges.
     """
     recipe = recipe or Recipe()
     models = build_models(names, data, width)
@@ -74,6 +79,7 @@ def compare(
         raise UserError(f"baseline={baseline!r} is not among the compared models: {nearest(baseline, models)}")
     if not 1 <= seeds <= MAX_SEEDS:
         raise UserError(f"seeds={seeds} is out of range: train 1 to {MAX_SEEDS} seeds.")
+    require_engines(engines)
     where = _device(device)
     settings = run_settings(data, recipe, width)
     ledger = Ledger(output_dir, settings)
@@ -81,6 +87,15 @@ def compare(
         list(models), data, recipe, ledger, width=width, seeds=seeds, device=device, progress=progress, on_run=on_run
     )
     entries = _measure_entries(models, data, runs, threads=threads, device=where)
+    if engines:
+        trained = {
+            name: load_weights(model.cpu(), ledger.run_folder(name, recipe.seed) / "last.safetensors")
+            for name, model in models.items()
+        }
+        times = engine_latencies(trained, engines, (1, data.channels, *data.image_size), ROUNDS, threads=threads)
+        entries = tuple(
+            replace(entry, engines={name: found[entry.model] for name, found in times.items()}) for entry in entries
+        )
     return Comparison(
         entries=entries,
         baseline=baseline or max(entries, key=lambda entry: entry.macs).model,

@@ -15,7 +15,15 @@ def sentence(comparison: Comparison, entry: Entry) -> str:
         f"{comparison.ratio(entry, 'macs'):.2f}× the multiply-accumulates and "
         f"{comparison.ratio(entry, 'latency_s'):.2f}× the latency of {comparison.baseline}"
     )
-    return f"{entry.model} has {costs}; {accuracy_clause(comparison, entry)}."
+    return f"{entry.model} has {costs}; {accuracy_clause(comparison, entry)}.{_engines(comparison, entry)}"
+
+
+def _engines(comparison: Comparison, entry: Entry) -> str:
+    """Return a sentence on the times in engines, if there are any."""
+    if not comparison.engines:
+        return ""
+    ratios = [f"{comparison.engine_ratio(entry, name).median:.2f}× in {name}" for name in comparison.engines]
+    return f" Folded for inference it takes {', '.join(ratios)}."
 
 
 def accuracy_clause(comparison: Comparison, entry: Entry) -> str:

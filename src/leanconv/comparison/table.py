@@ -5,6 +5,7 @@ from rich.table import Table
 
 from leanconv.comparison import units
 from leanconv.comparison.record import Comparison, Entry
+from leanconv.measurement import Latency
 
 
 def table(comparison: Comparison) -> Table:
@@ -27,6 +28,38 @@ def table(comparison: Comparison) -> Table:
     return result
 
 
+def engine_table(comparison: Comparison) -> Table:
+    """Return a rich table of the times in engines: one row a model, under each time its multiple of the baseline's."""
+    latency = next(iter(comparison.entries[0].engines.values()))
+    result = Table(
+        title="Latency, folded for inference",
+        caption=f"×: against {comparison.baseline} in the same engine.  The networks as trained with the first seed, "
+        f"batch of {latency.batch}, median of {latency.rounds} interleaved rounds on cpu, {_threads(latency)}.",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
+    result.add_column("model", no_wrap=True)
+    for engine in comparison.engines:
+        result.add_column(engine, justify="right", no_wrap=True)
+    for entry in comparison.entries:
+        is_baseline = entry.model == comparison.baseline
+        cells = [
+            units.duration(entry.engines[engine].median_s)
+            + ("" if is_baseline else f"\n{comparison.engine_ratio(entry, engine).median:.2f}×")
+            for engine in comparison.engines
+        ]
+        name = f"{entry.model}\n(baseline)" if is_baseline else entry.model
+        result.add_row(name, *cells, style="bold" if is_baseline else None)
+    return result
+
+
+def _threads(latency: Latency) -> str:
+    return f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
+
+
 def _caption(comparison: Comparison) -> str:
     latency = comparison.entries[0].latency
     seeds = len(comparison.seeds)
@@ -36,7 +69,7 @@ def _caption(comparison: Comparison) -> str:
         f"× and + or -: against {comparison.baseline}.  Accuracy: test images after the last epoch, {accuracy}.  "
         f"Costs: one forward pass, batch of {latency.batch}, {latency.dtype}.  Moved: bytes read and written.  Memory: "
         f"peak.  Latency: median of {latency.rounds} interleaved rounds on {latency.device}, "
-        f"{latency.threads} thread{'s' if latency.threads != 1 else ''}, quartiles within ±{spread:.0f} %."
+        f"{_threads(latency)}, quartiles within ±{spread:.0f} %."
     )
 
 

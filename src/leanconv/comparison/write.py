@@ -1,7 +1,8 @@
-"""The files of a comparison: report.json, pareto.png and report.html."""
+"""The files of a comparison: report.json, pareto.png, engines.png and report.html."""
 
 from pathlib import Path
 
+from leanconv.comparison.engine_picture import save_engine_picture
 from leanconv.comparison.html import save_html
 from leanconv.comparison.ledger import write_json
 from leanconv.comparison.picture import save_picture
@@ -9,7 +10,7 @@ from leanconv.comparison.record import Comparison
 
 
 def write_report(comparison: Comparison, folder: str | Path, *, command: str | None = None) -> dict[str, Path]:
-    """Write all three files and return their paths by name.
+    """Write all files and return their paths by name; engines.png where engines were compared.
 
     The JSON comes first: it needs no extra, and everything else can be made from it.
 
@@ -26,4 +27,7 @@ def write_report(comparison: Comparison, folder: str | Path, *, command: str | N
     write_json(record, comparison.to_dict())
     picture = save_picture(comparison, folder / "pareto.png")
     page = save_html(comparison, folder / "report.html", command=command)
-    return {"record": record, "picture": picture, "page": page}
+    files = {"record": record, "picture": picture, "page": page}
+    if comparison.engines:
+        files["engines"] = save_engine_picture(comparison, folder / "engines.png")
+    return files

@@ -67,6 +67,11 @@ TARGETS: dict[str, Prices] = {
 }
 
 
+def target_of(engine: str) -> str:
+    """Return the target whose prices an engine has."""
+    return engine if engine in TARGETS else "torch"
+
+
 def prices_for(target: str) -> Prices:
     """Return the prices of a target.
 

@@ -29,6 +29,13 @@ class Engine(Protocol):
 
     name: str
 
+    def require(self) -> None:
+        """Make sure that the engine is installed.
+
+        Raises:
+            UserError: It is not.
+        """
+
     def load(
         self, source: nn.Module | Path, example: Tensor | Sequence[Tensor], *, threads: int | None = None
     ) -> Runner:

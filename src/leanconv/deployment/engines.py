@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from leanconv.deployment.engine import Engine, FileEngine, Runner, flattened
+from leanconv.deployment.extra import require_compiler
 from leanconv.deployment.onnx import ONNXRuntime
 from leanconv.deployment.openvino import OpenVINO
 from leanconv.deployment.torch_program import AOTInductor, TorchProgram
@@ -17,6 +18,9 @@ class Eager:
     """PyTorch, operator by operator."""
 
     name = "eager"
+
+    def require(self) -> None:
+        """Return: PyTorch is always there."""
 
     def load(
         self, source: nn.Module | Path, example: Tensor | Sequence[Tensor], *, threads: int | None = None
@@ -29,6 +33,14 @@ class Compile:
     """PyTorch with ``torch.compile``; compiles at the first call."""
 
     name = "compile"
+
+    def require(self) -> None:
+        """Make sure that there is a C++ compiler.
+
+        Raises:
+            UserError: There is none.
+        """
+        require_compiler("torch.compile")
 
     def load(
         self, source: nn.Module | Path, example: Tensor | Sequence[Tensor], *, threads: int | None = None

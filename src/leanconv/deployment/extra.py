@@ -1,8 +1,11 @@
-"""The optional packages that exports need."""
+"""What runtimes need beside PyTorch."""
 
+import shutil
 from importlib.util import find_spec
 
 from leanconv.errors import UserError
+
+_COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 def require_deploy_extra(*packages: str) -> None:
@@ -17,6 +20,19 @@ def require_deploy_extra(*packages: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise UserError(
-            f'Exporting needs the "deploy" extra, {" and ".join(missing)} is not installed: '
+            f'Other runtimes need the "deploy" extra, {" and ".join(missing)} is not installed: '
             'pip install "leanconv[deploy]"'
         )
+
+
+def require_compiler(what: str) -> None:
+    """Make sure that there is a C++ compiler.
+
+    Args:
+        what: What needs it, as the beginning of a sentence.
+
+    Raises:
+        UserError: There is none.
+    """
+    if not any(map(shutil.which, _COMPILERS)):
+        raise UserError(f"{what} needs a C++ compiler, and there is none: install g++ or clang++.")

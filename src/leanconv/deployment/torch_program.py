@@ -1,6 +1,5 @@
 """Files for PyTorch itself: exported programs, and the libraries that AOTInductor compiles from them."""
 
-import shutil
 import warnings
 from pathlib import Path
 
@@ -9,10 +8,8 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from leanconv.deployment.engine import FileEngine, Runner, flattened
+from leanconv.deployment.extra import require_compiler
 from leanconv.deployment.program import node_values, quiet
-from leanconv.errors import UserError
-
-_COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 class TorchProgram(FileEngine):
@@ -50,10 +47,7 @@ class AOTInductor(FileEngine):
         Raises:
             UserError: There is none.
         """
-        if not any(map(shutil.which, _COMPILERS)):
-            raise UserError(
-                f"An {self.suffix} file is compiled, and there is no C++ compiler: install g++ or clang++, or use .pt2."
-            )
+        require_compiler(f"An {self.suffix} file")
 
     def write(self, program: ExportedProgram, path: Path) -> ExportedProgram:
         """Compile the program; weights are constants, so that they can be laid out for their kernels."""
