@@ -68,7 +68,8 @@ def upscale(
         check_target(*jobs[0], overwrite=overwrite)
     network = load_network(model, weights, scale, **network_options(settings))
     upscaler = Upscaler(network, scale, tile=tile, device=device)
-    _make_folders({path.parent for _, path in jobs} - {target.parent})
+    if jobs[0][1] != target:
+        _make_folder(target)
     records: list[Upscaled] = []
     failures: dict[str, str] = {}
     written: dict[Path, Path] = {}
@@ -147,12 +148,11 @@ def plan(sources: list[Path], target: Path, scale: int, format_name: str | None)
     return jobs
 
 
-def _make_folders(folders: set[Path]) -> None:
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"-o {str(folder)!r} cannot be made a folder ({error.strerror}).") from error
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"-o {str(folder)!r} cannot be made a folder ({error.strerror}).") from error
 
 
 def _show(records: list[Upscaled]) -> None:
@@ -173,7 +173,8 @@ def _progress() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=messages(), transient=True) as bar:
+    console = messages()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Upscaling", total=None)
 
         def report(name: str) -> Callable[[int, int], None]:

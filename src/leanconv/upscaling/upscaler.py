@@ -103,7 +103,13 @@ class Upscaler:
         if channels.shape[2] in (2, 4):
             channels = bleed(channels)
         wanted = np.dtype(pixels.dtype if dtype is None else dtype)
-        out = np.empty((self.scale * height, self.scale * width, channels.shape[2]), wanted)
+        try:
+            out = np.empty((self.scale * height, self.scale * width, channels.shape[2]), wanted)
+        except MemoryError as error:
+            raise UserError(
+                f"`scale` {self.scale} makes {self.scale * width}×{self.scale * height} pixels, which the memory of "
+                "this machine does not hold: a smaller one would work."
+            ) from error
         pieces = list(self.tiles(height, width))
         for done, tile in enumerate(pieces, 1):
             piece = torch.from_numpy(channels[tile.outer].astype(np.float32)).to(self.device).movedim(2, 0)
