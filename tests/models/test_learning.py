@@ -18,7 +18,7 @@ RECIPE = Recipe(epochs=1, batch_size=64, lr=0.05, nesterov=True, weight_decay=5e
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", sorted(FAMILIES.values()))
 def test_one_epoch_of_cifar10_beats_35_percent(name: str, cifar10: ImageData) -> None:
     options: dict[str, Any] = dict(MODELS[name].small)
