@@ -12,9 +12,10 @@ from torch.nn.parameter import is_lazy
 from leanconv.deployment.costs import Prices, Timing, prices_for
 from leanconv.deployment.fold_record import FoldRecord
 from leanconv.deployment.rewriting import Rewriter
-from leanconv.deployment.trace import Unreadable, has_hooks, traced
+from leanconv.deployment.trace import Unreadable, traced
 from leanconv.errors import UserError
 from leanconv.measurement.inputs import example_inputs
+from leanconv.ops.hooks import has_hooks
 
 #: Outputs that differ by more than this share of their size were not folded but misread.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from leanconv.deployment.trace import has_hooks
 from leanconv.ops.affine import Affine
 from leanconv.ops.axial import every
+from leanconv.ops.hooks import has_hooks
 from leanconv.ops.structured import is_plain
 
 _NORMS: dict[type[nn.Module], int] = {nn.BatchNorm2d: 2, nn.BatchNorm3d: 3}

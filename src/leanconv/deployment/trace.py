@@ -11,16 +11,10 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from leanconv.ops.axial import every
+from leanconv.ops.hooks import has_hooks
 
 #: Modules that do nothing in evaluation mode.
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-#: Where a module keeps what else runs when it is called.
-HOOKS = (
-    "_backward_pre_hooks",
-    "_backward_hooks",
-    "_forward_hooks",
-    "_forward_pre_hooks",
-)
 #: What functions that write into their first argument compute otherwise.
 _PLAIN: dict[Callable[..., Any], Callable[..., Any]] = {
     operator.iadd: operator.add,
@@ -41,11 +35,6 @@ _VIEWS = (nn.Flatten, nn.Unflatten, nn.ChannelShuffle, *_IDLE)
 
 class Unreadable(Exception):  # noqa: N818 - not an error: the network is folded part by part instead
     """A network's forward pass is no graph of calls; the message is a clause that says why."""
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether something else than its forward pass runs when a module is called."""
-    return any(getattr(module, hooks) for hooks in HOOKS)
 
 
 def traced(model: nn.Module) -> tuple[fx.GraphModule, dict[str, str]]:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from leanconv.errors import UserError
+from leanconv.ops.hooks import has_hooks
+from leanconv.ops.kernels import apply_conv_norm
 
 #: How a network designed for photos begins: as published, or without early striding for 32-pixel images.
 Stem = Literal["imagenet", "cifar"]
@@ -34,6 +36,18 @@ def check_width_multiplier(width_multiplier: float) -> None:
         )
 
 
+class ConvNorm(nn.Sequential):
+    """Convolution, batch norm and perhaps an activation, fused in training where that is faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the modules in order."""
+        if self.training and 2 <= len(self) <= 3:
+            return apply_conv_norm(x, *self)
+        for module in self:
+            x = module(x)
+        return x
+
+
 def conv_norm(
     in_channels: int,
     out_channels: int,
@@ -42,7 +56,7 @@ def conv_norm(
     *,
     groups: int = 1,
     activation: Callable[[], nn.Module] | None = nn.ReLU,
-) -> nn.Sequential:
+) -> ConvNorm:
     """Return a centred, bias-free convolution, batch norm and (unless ``None``) an activation."""
     kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     padding = (kernel[0] // 2, kernel[1] // 2)
@@ -50,7 +64,15 @@ def conv_norm(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels),
     ]
-    return nn.Sequential(*layers, *([activation()] if activation else []))
+    return ConvNorm(*layers, *([activation()] if activation else []))
+
+
+def join(branch: nn.Sequential, x: Tensor, shortcut: Tensor, activation: nn.Module) -> Tensor:
+    """Return ``activation(branch(x) + shortcut)`` for a branch of convolution and batch norm."""
+    if branch.training and len(branch) == 2 and not has_hooks(branch):
+        return apply_conv_norm(x, branch[0], branch[1], activation, added=shortcut)
+    out: Tensor = activation(branch(x) + shortcut)
+    return out
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from leanconv.models.convnet import Classifier, ConvNet, conv_norm, make_stages, projection
+from leanconv.models.convnet import Classifier, ConvNet, conv_norm, join, make_stages, projection
 from leanconv.models.zoo import Source, register_model
 from leanconv.ops.axial import AxialConv2d
+from leanconv.ops.kernels import arranged
 
 #: Blocks a stage of the 26- to 152-layer networks; the comparison networks of the paper share them.
 DEPTHS: dict[int, tuple[int, int, int, int]] = {
@@ -80,9 +81,8 @@ class RANBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, in_channels, H, W)`` to ``(N, 2 planes, H/stride, W/stride)``."""
-        y = self.expand(self.act(self.pool(self.axial(self.reduce(x)))))
-        out: Tensor = self.act(y + self.shortcut(x))
-        return out
+        y = self.act(self.pool(self.axial(self.reduce(x))))
+        return join(self.expand, y, self.shortcut(x), self.act)
 
 
 class RAN(ConvNet):
@@ -131,6 +131,11 @@ class RAN(ConvNet):
             Classifier(planes[-1] * RANBlock.expansion, num_classes),
             features_only=features_only,
         )
+        self.base_width = base_width
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Map images as :class:`~leanconv.models.convnet.ConvNet` does."""
+        return super().forward(arranged(x, self.base_width) if self.training else x)
 
 
 for _depth, _blocks in DEPTHS.items():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from leanconv.errors import UserError
 from leanconv.linalg import full_ranks, tensor_train
 from leanconv.ops.geometry import Geometry, Padding, PaddingMode, Size, check_groups, to_tuple
+from leanconv.ops.kernels import apply_conv_norm
 from leanconv.ops.structured import OPERATORS, Conv, StructuredConv, geometry_of, make_conv
 
 
@@ -130,10 +131,11 @@ class AxialConv(StructuredConv):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the 1-D convolutions in the order of the axes."""
         for axis, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            y: Tensor = norm(conv(x))
-            if self.residual:
-                y = every(x, self.geometry.stride[axis], 2 + axis) + y
-            x = y
+            step = self.geometry.stride[axis]
+            if self.residual and step > 1:
+                x = every(x, step, 2 + axis) + norm(conv(x))
+            else:
+                x = apply_conv_norm(x, conv, norm, residual=self.residual)
         return x
 
     def convolutions(self) -> list[Conv]:
