@@ -37,22 +37,19 @@ def test_every_given_image_is_matched_exactly(name: str, data_folder: object) ->
     assert compared == 3 * len(high)
 
 
-@pytest.mark.parametrize("scale", [0.5, 1 / 3, 0.25, 2.0, 3.0, 4.0, 0.7])
+@pytest.mark.parametrize("scale", [0.5, 1 / 3, 0.25, 2.0, 3.0, 4.0])
 def test_constants_stay_and_ramps_stay_straight(scale: float) -> None:
     ramp = torch.arange(30, dtype=torch.float64).expand(24, 30)
     found = imresize(ramp, scale)
     assert found.shape == (int(np.ceil(24 * scale)), int(np.ceil(30 * scale)))
     inside = found[:, round(6 * max(scale, 1)) : -round(6 * max(scale, 1))]
     steps = inside.diff(dim=1)
-    torch.testing.assert_close(steps, torch.full_like(steps, 1 / scale), atol=0.02 if scale == 0.7 else 1e-9, rtol=0)
-    torch.testing.assert_close(
-        imresize(torch.full((9, 12), 0.3), scale),
-        torch.full(found[:1, :1].shape, 0.3).expand(int(np.ceil(9 * scale)), int(np.ceil(12 * scale))),
-    )
+    torch.testing.assert_close(steps, torch.full_like(steps, 1 / scale), atol=1e-9, rtol=0)
+    flat = imresize(torch.full((9, 12), 0.3), scale)
+    torch.testing.assert_close(flat, torch.full_like(flat, 0.3))
 
 
-def test_is_torchs_interpolation_with_keys_constant() -> None:
-    # torch enlarges with a = -0.75, so the kernel itself is checked at the points that settle it.
+def test_the_kernel_is_keys_with_one_half() -> None:
     points = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 2.5], dtype=torch.float64)
     torch.testing.assert_close(cubic(points), torch.tensor([1, 0.5625, 0, -0.0625, 0, 0], dtype=torch.float64))
 

@@ -171,7 +171,7 @@ def test_the_baseline_changes_nothing() -> None:
 
 
 def test_mistakes_are_answered_with_what_would_work() -> None:
-    with pytest.raises(UserError, match="`scale` 5 is none .*2 or 3 or 4 would work"):
+    with pytest.raises(UserError, match=r"`scale` 5 is none .*2 or 3 or 4 would work"):
         check_scale(small("vdsr"), 5)
     with pytest.raises(UserError, match="3 would work"):
         check_scale(small("lean_sr", scale=3), 2)

@@ -9,14 +9,20 @@ import typer
 
 from leanconv.cli.console import output, print_json
 from leanconv.cli.normalisation import Mean, Normalisation, Std, renormalised
-from leanconv.cli.options import Data, DataFolder, Device, Json, Width, between
+from leanconv.cli.options import DataFolder, DataIfNeeded, Device, Json, Scales, Width, between, needed
+from leanconv.cli.superres import enlarges, evaluate_pictures, refuse_classifiers_options
+from leanconv.errors import UserError
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Name of a network; leanconv list shows them.")],
-    weights: Annotated[Path, typer.Option("--weights", help="Weights or a checkpoint, as .safetensors.")],
-    data: Data,
+    model: Annotated[str, typer.Argument(help="Name of a network; leanconv list shows them. Or bicubic.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Weights or a checkpoint, as .safetensors; bicubic, the baseline, has none."),
+    ] = None,
+    data: DataIfNeeded = None,
     width: Width = None,
+    scales: Scales = None,
     split: Annotated[str, typer.Option(help="test or train.")] = "test",
     batch_size: Annotated[
         int,
@@ -33,21 +39,40 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a network on every test image."""
+    if enlarges(model):
+        refuse_classifiers_options(model, width=width, mean=mean, std=std, normalisation=normalisation)
+        evaluate_pictures(
+            model,
+            weights,
+            data,
+            scales=scales,
+            split=split,
+            precision=precision,
+            device=device,
+            folder=folder,
+            as_json=as_json,
+        )
+        return
+    if scales:
+        raise UserError(f"--scale does not apply to {model!r}, which classifies images: leave it out.")
+    if weights is None:
+        raise UserError("--weights is missing: give the network's weights or a checkpoint, as .safetensors.")
+    name = needed(data)
     from leanconv.comparison import build_model
     from leanconv.data import load
     from leanconv.training import evaluate as run
     from leanconv.training import load_weights
 
-    images = renormalised(load(data, folder=folder), normalisation, mean, std)
+    images = renormalised(load(name, folder=folder), normalisation, mean, std)
     network = build_model(model, images, width)
     load_weights(network, weights)
     metrics = run(network, images, split=split, batch_size=batch_size, precision=precision, device=device)
     if as_json:
-        print_json({"model": network.config, "weights": str(weights), "data": data, "split": split, **metrics})
+        print_json({"model": network.config, "weights": str(weights), "data": name, "split": split, **metrics})
         return
     accuracies = [f"{name} {100 * metrics[name]:.2f} %" for name in ("top1", "top5") if name in metrics]
     output().print(
-        f"{model} on {metrics['images']:g} {split} images of {data}: {', '.join(accuracies)}, "
+        f"{model} on {metrics['images']:g} {split} images of {name}: {', '.join(accuracies)}, "
         f"loss {metrics['loss']:.4f}, {metrics['images_per_second']:.0f} images/s",
         markup=False,
         soft_wrap=True,

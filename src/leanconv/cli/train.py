@@ -9,28 +9,32 @@ import typer
 
 from leanconv.cli.console import interruptible, is_first_process, output, print_json
 from leanconv.cli.options import (
-    Data,
     DataFolder,
+    DataIfNeeded,
     Device,
     Epochs,
     Json,
     Overrides,
     RecipeFile,
+    Scales,
     Width,
     between,
     default_recipe,
+    needed,
     overrides,
 )
+from leanconv.cli.superres import RECIPE, enlarges, refuse_classifiers_options, train_pictures
 from leanconv.errors import UserError
 
 
 def train(
     model: Annotated[str, typer.Argument(help="Name of a network; leanconv list shows them.")],
-    data: Data,
+    data: DataIfNeeded = None,
     epochs: Epochs = None,
     recipe: RecipeFile = None,
     changes: Overrides = None,
     width: Width = None,
+    scales: Scales = None,
     output_folder: Annotated[
         Path | None,
         typer.Option(
@@ -53,7 +57,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a network; torchrun -m leanconv train … trains on several processes."""
-    target = output_folder or Path("runs") / f"{model}-{Path(data).name}"
+    superres = enlarges(model)
+    name = data or "photos" if superres else needed(data)
+    target = output_folder or Path("runs") / f"{model}-{Path(name).name}"
 
     import torch
 
@@ -71,22 +77,39 @@ def train(
         precision=precision,
         compile=compiled,
     )
-    plan = load_recipe(recipe or default_recipe(data), changed, epochs=epochs)
-    images = load(data, folder=folder)
-    torch.manual_seed(plan.seed)
-    network = build_model(model, images, width)
+    plan = load_recipe(recipe or (RECIPE if superres else default_recipe(name)), changed, epochs=epochs)
     if (target / LAST).exists() and not (resume or overwrite):
         raise UserError(
             f"Folder {str(target)!r} already holds a run: continue it with --resume, replace it with --overwrite, or "
             "name another one with -o."
         )
+    if superres:
+        refuse_classifiers_options(model, width=width)
+        train_pictures(
+            model,
+            data,
+            plan,
+            target,
+            scales=scales,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            folder=folder,
+            as_json=as_json,
+        )
+        return
+    if scales:
+        raise UserError(f"--scale does not apply to {model!r}, which classifies images: leave it out.")
+    images = load(name, folder=folder)
+    torch.manual_seed(plan.seed)
+    network = build_model(model, images, width)
     with interruptible(f"the same command with --resume goes on after the last epoch kept in {target}."):
         result = run(network, images, plan, target, resume=resume, overwrite=overwrite, device=device)
     if not is_first_process():
         return
     record = {
         "model": network.config,
-        "data": data,
+        "data": name,
         "recipe": plan.to_dict(),
         "last": result.last,
         "best": result.best,

@@ -92,6 +92,11 @@ class Batches:
         self.rank = rank
         self.world_size = world_size
 
+    @property
+    def global_batch(self) -> int:
+        """Images in a step of training, over all processes."""
+        return min(self.batch_size, len(self.split))
+
     def __len__(self) -> int:
         """Return the batches in an epoch."""
         images = len(self.split)

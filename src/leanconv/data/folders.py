@@ -56,7 +56,7 @@ def _labelled(folder: Path, classes: Sequence[str]) -> Labelled:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        images = _image_files(folder / name)
+        images = image_files(folder / name)
         if not images and (folder / name).is_dir():
             raise UserError(f"The class folder {folder / name} has no image files.")
         paths += images
@@ -66,7 +66,8 @@ def _labelled(folder: Path, classes: Sequence[str]) -> Labelled:
     return Labelled(FileImages(paths), torch.tensor(labels, dtype=torch.int64))
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files in a folder and its folders, by name; hidden ones are passed over."""
     return sorted(
         path
         for path in folder.rglob("*")

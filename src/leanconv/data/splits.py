@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -151,6 +151,11 @@ class ImageData:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data it was trained on."""
+        return {"name": self.name, "classes": list(self.classes), "images": len(self.train)}
 
     def with_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> "ImageData":
         """Return the same images normalised by other constants, such as those given weights were trained with.

@@ -73,7 +73,36 @@ def parquet_files(folder: Path) -> list[Path]:
     return files
 
 
+def image_column(path: Path) -> tuple[ColumnImages, list[str]]:
+    """Return the images of a parquet file, and their names if it has a column ``name``, else their numbers.
+
+    Raises:
+        UserError: The file is not readable, or has no images.
+    """
+    where = f"file {path}"
+    table = _tables(where, "parquet", data_files={"images": str(path)})["images"]
+    column = _column(table, None, IMAGE_COLUMNS, "image", where)
+    names = [str(name) for name in table["name"]] if "name" in table.column_names else [*map(str, range(len(table)))]
+    return _encoded_images(table, column, where), names
+
+
 def _read(where: str, layout: TableLayout, *arguments: Any, **keywords: Any) -> Source:
+    tables = _tables(where, *arguments, **keywords)
+    train, test = choose_splits(list(tables), layout.splits, where)
+    image = _column(tables[train], layout.image_column, IMAGE_COLUMNS, "image", where)
+    label = _column(tables[train], layout.label_column, LABEL_COLUMNS, "label", where)
+    classes = _classes([tables[name] for name in (train, test) if name], label, where)
+
+    def labelled(split: str) -> Labelled:
+        table = tables[split]
+        images = _encoded_images(table, image, f"split {split!r} of {where}")
+        return Labelled(images, _numbers(table, label, classes, f"split {split!r} of {where}"))
+
+    return Source(tuple(classes), labelled(train), labelled(test) if test else None)
+
+
+def _tables(where: str, *arguments: Any, **keywords: Any) -> Any:
+    """Return what ``datasets.load_dataset`` reads."""
     try:
         import datasets
     except ImportError as error:
@@ -86,19 +115,16 @@ def _read(where: str, layout: TableLayout, *arguments: Any, **keywords: Any) -> 
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"The {where} cannot be read (a local copy works too): {reason}") from error
-    train, test = choose_splits(list(tables), layout.splits, where)
-    image = _column(tables[train], layout.image_column, IMAGE_COLUMNS, "image", where)
-    label = _column(tables[train], layout.label_column, LABEL_COLUMNS, "label", where)
-    classes = _classes([tables[name] for name in (train, test) if name], label, where)
+    return tables
 
-    def labelled(split: str) -> Labelled:
-        table = tables[split]
-        if isinstance(table.features[image], datasets.Image):
-            table = table.cast_column(image, datasets.Image(decode=False))
-        images = ColumnImages(table.select_columns([image]), image, f"split {split!r} of {where}")
-        return Labelled(images, _numbers(table, label, classes, f"split {split!r} of {where}"))
 
-    return Source(tuple(classes), labelled(train), labelled(test) if test else None)
+def _encoded_images(table: Any, column: str, where: str) -> ColumnImages:
+    """Return a column of images, which ``datasets`` is kept from decoding."""
+    import datasets
+
+    if isinstance(table.features[column], datasets.Image):
+        table = table.cast_column(column, datasets.Image(decode=False))
+    return ColumnImages(table.select_columns([column]), column, where)
 
 
 @contextmanager

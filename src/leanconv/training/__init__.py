@@ -5,6 +5,7 @@ from leanconv.training.evaluation import evaluate
 from leanconv.training.loop import train
 from leanconv.training.recipe import Recipe, load_recipe
 from leanconv.training.result import TrainResult
+from leanconv.training.superres import SuperResolve
 from leanconv.training.tasks import Classify, Task
 from leanconv.training.weights import enlarging_network, load_weights
 
@@ -12,6 +13,7 @@ __all__ = [
     "Classify",
     "Distil",
     "Recipe",
+    "SuperResolve",
     "Task",
     "TrainResult",
     "enlarging_network",

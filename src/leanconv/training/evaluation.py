@@ -6,13 +6,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from leanconv.data.batches import Batches
+from leanconv.data.pictures import PictureData
 from leanconv.data.splits import ImageData
 from leanconv.errors import UserError
 from leanconv.training.device import compute_device
 from leanconv.training.metrics import add_sums
 from leanconv.training.recipe import PRECISIONS
-from leanconv.training.tasks import Classify, Task
+from leanconv.training.superres import SuperResolve
+from leanconv.training.tasks import Classify, EvaluationBatches, Task
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all processes."""
@@ -20,7 +21,7 @@ Reduce = Callable[[Tensor], Tensor]
 
 def evaluate(
     model: nn.Module,
-    data: ImageData,
+    data: ImageData | PictureData,
     *,
     split: str = "test",
     batch_size: int = 256,
@@ -39,11 +40,12 @@ def evaluate(
         device: Where to compute; the device of the model by default.
         precision: ``"fp32"``, or ``"bf16"`` for autocast.
         channels_last: Compute in NHWC order.
-        task: What is measured; classification by default.
+        task: What is measured; what the data is for by default.
 
     Returns:
         Means over all images: ``loss``, and for classification ``top1`` and (above five classes) ``top5``
-        as fractions of 1; further ``images`` and ``images_per_second``.
+        as fractions of 1, for super-resolution those of
+        :meth:`~leanconv.training.superres.SuperResolve.sums`; further ``images`` and ``images_per_second``.
 
     Raises:
         UserError: The network does not fit the data, or an argument is not known.
@@ -56,11 +58,11 @@ def evaluate(
     model.to(where)
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    task = task or Classify()
-    task.check(model, data)
-    chosen = data.test if split == "test" else data.train
-    batches = Batches(chosen, batch_size, train=False, device=where)
-    return evaluate_batches(model, batches, task, precision=precision, channels_last=channels_last)
+    usual: Task = SuperResolve() if isinstance(data, PictureData) else Classify()
+    chosen = task or usual
+    chosen.check(model, data)
+    batches = chosen.test_batches(data, split, batch_size, device=where)
+    return evaluate_batches(model, batches, chosen, precision=precision, channels_last=channels_last)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -71,7 +73,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 def evaluate_batches(
     model: nn.Module,
-    batches: Batches,
+    batches: EvaluationBatches,
     task: Task,
     *,
     precision: str,

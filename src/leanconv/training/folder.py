@@ -1,24 +1,21 @@
 """The folder of a run: what may be started, continued or replaced in it."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
 
+from leanconv.data.pictures import PictureData
 from leanconv.data.splits import ImageData
 from leanconv.errors import UserError
 from leanconv.training.checkpoint import BEST, LAST, Checkpoint
 from leanconv.training.logs import LOG, TENSORBOARD
-from leanconv.training.recipe import Recipe
+from leanconv.training.recipe import LATER, Recipe
 
 HOW_NOT_WHAT = ("epochs", "accumulate", "precision", "channels_last", "compile", "evaluate_every", "log_every")
 """Recipe values that may change when a run is continued: they say how far or how fast, not what is trained."""
 STRETCHED = ("warmup_epochs", "step_epochs")
 """Recipe values that follow from the number of epochs, and may change with it."""
-
-
-def data_identity(data: ImageData) -> dict[str, Any]:
-    """Return what a checkpoint keeps of the data it was trained on."""
-    return {"name": data.name, "classes": list(data.classes), "images": len(data.train)}
 
 
 def make_folder(folder: Path) -> None:
@@ -49,16 +46,16 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
 
 
-def refuse_other_run(checkpoint: Checkpoint, recipe: Recipe, data: ImageData, path: Path) -> None:
+def refuse_other_run(checkpoint: Checkpoint, recipe: Recipe, data: ImageData | PictureData, path: Path) -> None:
     """Raise if the run in a checkpoint was trained on other data or by another recipe."""
-    own = data_identity(data)
+    own = data.identity
     if checkpoint.data != own:
         raise UserError(
             f"Checkpoint {path} was trained on {_described(checkpoint.data)} and the data is {_described(own)}."
         )
     free = HOW_NOT_WHAT if checkpoint.recipe.get("epochs") == recipe.epochs else HOW_NOT_WHAT + STRETCHED
-    for name, value in recipe.to_dict().items():
-        before = checkpoint.recipe.get(name)
+    for name, value in dataclasses.asdict(recipe).items():
+        before = checkpoint.recipe.get(name, LATER.get(name))
         if name not in free and before != value:
             raise UserError(
                 f"Checkpoint {path} was trained with {name}={before!r} and the recipe says {name}={value!r}: "
@@ -67,4 +64,5 @@ def refuse_other_run(checkpoint: Checkpoint, recipe: Recipe, data: ImageData, pa
 
 
 def _described(identity: dict[str, Any]) -> str:
-    return f"{identity['name']} ({identity['images']} images of {len(identity['classes'])} classes)"
+    classes = f" of {len(identity['classes'])} classes" if "classes" in identity else ""
+    return f"{identity['name']} ({identity['images']} images{classes})"

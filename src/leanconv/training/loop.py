@@ -1,35 +1,35 @@
 """The training loop: one function, one process or many."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from leanconv.data.batches import Batches
+from leanconv.data.pictures import PictureData
 from leanconv.data.splits import ImageData
-from leanconv.errors import UserError, nearest
+from leanconv.errors import UserError
 from leanconv.tensor_file import fill
 from leanconv.training.checkpoint import BEST, LAST, Checkpoint, load_checkpoint, save_checkpoint
 from leanconv.training.device import compute_device
 from leanconv.training.ema import averaged
 from leanconv.training.evaluation import evaluate_batches
-from leanconv.training.folder import clear, data_identity, make_folder, refuse_finished_work, refuse_other_run
+from leanconv.training.folder import clear, make_folder, refuse_finished_work, refuse_other_run
 from leanconv.training.logs import Logs
 from leanconv.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from leanconv.training.progress import Reporter
 from leanconv.training.recipe import Recipe
 from leanconv.training.result import Row, TrainResult
 from leanconv.training.schedule import learning_rate
+from leanconv.training.superres import make_task
 from leanconv.training.sync_batchnorm import synchronised_batch_norm
-from leanconv.training.tasks import Classify, Task
+from leanconv.training.tasks import Task
 from leanconv.training.weights import evaluated_weights, refuse_other_model
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 def train(
     model: nn.Module,
-    data: ImageData,
+    data: ImageData | PictureData,
     recipe: Recipe | None = None,
     output_dir: str | Path | None = None,
     *,
@@ -61,7 +61,7 @@ def train(
         recipe: How to train; the defaults of :class:`Recipe` if not given.
         output_dir: Folder for ``last.safetensors``, ``best.safetensors``, ``log.jsonl`` and ``tensorboard/``;
             None writes nothing.
-        task: Loss and metrics; classification with the recipe's label smoothing by default.
+        task: Loss and metrics; the recipe's by default.
         resume: Go on after the last finished epoch in ``output_dir``; on a CPU the final weights are those of a
             run that was never interrupted, bit for bit.  An empty folder starts at the beginning.
         overwrite: Start afresh even if ``output_dir`` holds a checkpoint.
@@ -80,7 +80,7 @@ def train(
     recipe = recipe or Recipe()
     folder = Path(output_dir) if output_dir is not None else None
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), ExitStack() as stack:
-        run = _Run(model, data, recipe, folder, task or Classify(recipe.label_smoothing), device, stack)
+        run = _Run(model, data, recipe, folder, task or make_task(recipe), device, stack)
         run.restore(resume=resume, overwrite=overwrite)
         return run.train(log if run.main else (), progress and run.main, on_progress if run.main else None)
 
@@ -91,7 +91,7 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
-        data: ImageData,
+        data: ImageData | PictureData,
         recipe: Recipe,
         folder: Path | None,
         task: Task,
@@ -115,11 +115,9 @@ class _Run:
             "rank": self.accelerator.process_index,
             "world_size": self.accelerator.num_processes,
         }
-        self.train_batches = Batches(
-            data.train, recipe.batch_size, train=True, augment=_augmentation(data, recipe), **shared
-        )
-        self.test_batches = Batches(data.test, recipe.batch_size, train=False, **shared)
-        self.global_batch = min(recipe.batch_size, len(data.train))
+        self.train_batches = task.train_batches(self.model, data, recipe, **shared)
+        self.test_batches = task.test_batches(data, "test", recipe.batch_size, **shared)
+        self.global_batch = self.train_batches.global_batch
         if many:
             stack.enter_context(synchronised_batch_norm(self.model, self.device))
         self.wrapped: nn.Module = self.accelerator.prepare_model(self.model, device_placement=False)
@@ -141,7 +139,9 @@ class _Run:
         if self.folder and self.main:
             make_folder(self.folder)
         logs = Logs(self.folder, log, self.step) if self.folder else None
-        reporter = Reporter(self.recipe.epochs, len(self.train_batches), self.global_batch, enabled=progress)
+        reporter = Reporter(
+            self.recipe.epochs, len(self.train_batches), self.global_batch, self.task.unit, enabled=progress
+        )
         try:
             for epoch in range(len(self.history), self.recipe.epochs):
                 row = self._train_epoch(epoch, reporter, logs)
@@ -199,7 +199,7 @@ class _Run:
             "step": self.step,
             "lr": lr,
             "train_loss": total / steps,
-            "images_per_second": steps * self.global_batch / seconds,
+            f"{self.task.unit}_per_second": steps * self.global_batch / seconds,
             "seconds": seconds,
         }
 
@@ -223,6 +223,8 @@ class _Run:
             loss = loss + part.detach()
         if recipe.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        if recipe.clip_times_lr:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_times_lr / lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:
@@ -267,7 +269,7 @@ class _Run:
             step=self.step,
             recipe=self.recipe.to_dict(),
             config=getattr(self.model, "config", None),
-            data=data_identity(self.data),
+            data=self.data.identity,
             history=self.history,
             model=self.model.state_dict(),
             ema=self.ema.state_dict() if self.ema else {},
@@ -319,15 +321,6 @@ def _accelerator(device: torch.device | str | None) -> "Accelerator":
         raise UserError('Training needs the "train" extra: pip install "leanconv[train]"') from None
     on_cpu = str(device).startswith("cpu") or not torch.cuda.is_available()
     return Accelerator(cpu=on_cpu, mixed_precision="no")
-
-
-def _augmentation(data: ImageData, recipe: Recipe) -> Any:
-    """Return the data set's augmentation with the recipe's changes."""
-    known = [entry.name for entry in dataclasses.fields(data.augment)]
-    for name in recipe.augment:
-        if name not in known:
-            raise UserError(f"Recipe value augment.{name} is not known: {nearest(name, known)}")
-    return dataclasses.replace(data.augment, **recipe.augment)
 
 
 def _seed(seed: int, epoch: int, rank: int) -> None:

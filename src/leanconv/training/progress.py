@@ -16,12 +16,13 @@ class Reporter:
     Args:
         epochs: Epochs of the whole run.
         steps: Steps in one epoch.
-        images: Images in one step.
+        images: Images (or whatever ``unit`` says) in one step.
+        unit: What is counted, in the plural.
         enabled: Whether to report at all.
     """
 
-    def __init__(self, epochs: int, steps: int, images: int, *, enabled: bool) -> None:
-        self.epochs, self.steps, self.images = epochs, steps, images
+    def __init__(self, epochs: int, steps: int, images: int, unit: str = "images", *, enabled: bool) -> None:
+        self.epochs, self.steps, self.images, self.unit = epochs, steps, images, unit
         self.console = Console(stderr=True, quiet=not enabled)
         self._bar: Progress | None = None
         if enabled and self.console.is_terminal:
@@ -53,7 +54,7 @@ class Reporter:
             speed = done * self.images / (time.monotonic() - self._epoch_started)
             left = (self.epochs - self._epoch + 1) * self.steps - done
             eta = timedelta(seconds=round(left * self.images / speed))
-            numbers = f"{self._numbers} {speed:.0f} images/s ETA {eta}"
+            numbers = f"{self._numbers} {speed:.0f} {self.unit}/s ETA {eta}"
             self._bar.update(self._task, completed=done, numbers=numbers)
             self._next_refresh = time.monotonic() + _REFRESH
 
@@ -69,7 +70,7 @@ class Reporter:
         if entry in row and best:
             parts.append(f"test loss {row['test_loss']:.4f}")
             parts.append(f"{monitor} {row[entry]:.4f} (best {best[entry]:.4f}, epoch {best['epoch']})")
-        parts.append(f"{row['images_per_second']:.0f} images/s")
+        parts.append(f"{row[f'{self.unit}_per_second']:.0f} {self.unit}/s")
         left = timedelta(seconds=round(seconds * (self.epochs - row["epoch"])))
         parts.append(f"ETA {left}")
         self.say("  ".join(parts))

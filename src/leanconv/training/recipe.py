@@ -11,6 +11,9 @@ from leanconv.errors import UserError, nearest
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step")
 PRECISIONS = ("fp32", "bf16")
+TASKS = ("classify", "superres")
+#: Values that recipes have had since later, left out at these defaults so that runs begun before go on.
+LATER: dict[str, Any] = {"task": "classify", "clip_times_lr": 0.0, "superres": {}}
 
 _TYPE_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
@@ -35,11 +38,16 @@ class Recipe:
         ema: Decay of the exponential moving average of the weights, 0 for none.
         accumulate: Parts in which a batch is passed through the network, to save memory.
         clip: Largest norm of the whole gradient, 0 for no clipping.
+        clip_times_lr: Largest norm of the gradient times the current learning rate, 0 for no such clipping: the
+            adjustable clipping of networks for super-resolution (Kim et al., 2016, arXiv 1511.04587, section 3.2).
         precision: ``"fp32"``, or ``"bf16"`` for autocast.
         channels_last: Keep weights and images in NHWC order.
         compile: Pass the network through ``torch.compile``.
         seed: Determines initial order, augmentation and dropout together with the epoch.
         augment: Changes to the data set's own augmentation, key by key.
+        task: ``"classify"`` or ``"superres"``.
+        superres: What :class:`~leanconv.training.superres.SuperResolve` is made with, key by key: ``loss``,
+            ``patch_size``, ``patch_stride`` and ``patches`` (an epoch).
         evaluate_every: Epochs between two evaluations; the last epoch is always evaluated.
         log_every: Steps between two rows of the log.
 
@@ -69,13 +77,17 @@ class Recipe:
     augment: dict[str, Any] = field(default_factory=dict)
     evaluate_every: int = 1
     log_every: int = 50
+    task: str = "classify"
+    clip_times_lr: float = 0.0
+    superres: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, works, sentence in _RANGES:
             value = getattr(self, name)
             if not works(value):
                 raise UserError(f"Recipe value {name}={value} does not work: {sentence}.")
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
+        words = (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS), ("task", TASKS))
+        for name, known in words:
             value = getattr(self, name)
             if value not in known:
                 raise UserError(f"Recipe value {name}={value!r} is not known: it is {' or '.join(known)}.")
@@ -88,8 +100,9 @@ class Recipe:
             raise UserError("Recipe value nesterov=true needs optimizer=sgd and a momentum above 0.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the values as plain, JSON-able objects."""
-        return dataclasses.asdict(self)
+        """Return the values as plain, JSON-able objects, those in :data:`LATER` only where they differ from it."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
 
 def _at_least(bound: float) -> Callable[[float], bool]:
@@ -109,6 +122,7 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("ema", lambda value: 0 <= value < 1, "it must be at least 0 (off) and below 1"),
     ("accumulate", _at_least(1), "it must be at least 1"),
     ("clip", _at_least(0), "it must be at least 0 (off)"),
+    ("clip_times_lr", _at_least(0), "it must be at least 0 (off)"),
     ("seed", lambda value: 0 <= value < 2**63, "it must be at least 0 and below 2 to the power of 63"),
     ("evaluate_every", _at_least(1), "it must be at least 1"),
     ("log_every", _at_least(1), "it must be at least 1"),

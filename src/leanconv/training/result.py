@@ -20,7 +20,8 @@ class TrainResult:
         model: The trained network in evaluation mode, with the weights of the last epoch (the averaged ones
             if the recipe averages).
         history: One row for each epoch: ``epoch`` (from 1), ``step``, ``lr``, ``train_loss``,
-            ``images_per_second`` and ``seconds`` of its training part, and after an evaluation ``test_loss``,
+            ``images_per_second`` (or ``patches_per_second``) and ``seconds`` of its training part, and after an
+            evaluation ``test_loss``,
             ``test_top1``, … over every test image.
         best: The row of the best evaluation; the earliest of equals.
         last: The row of the last epoch.
