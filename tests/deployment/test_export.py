@@ -253,6 +253,19 @@ def test_every_engine_runs_a_network_and_its_own_files(name: str, tmp_path: Path
     torch.testing.assert_close(engine.load(path, x)(x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_compiled_network_has_its_weights_frozen_in_inference_mode_too() -> None:
+    model, x = Net().eval(), torch.randn(2, 3, 9, 7)
+    expected = model(x)
+    run = engine_named("compile").load(model, x)
+    torch.testing.assert_close(run(x)[0], expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        model.head.weight.zero_()
+    with torch.inference_mode():
+        torch.testing.assert_close(run(x)[0], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_an_unknown_engine_is_named() -> None:
     with pytest.raises(UserError, match="did you mean 'onnxruntime'"):
         engine_named("onnxruntme")

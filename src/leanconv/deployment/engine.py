@@ -60,7 +60,8 @@ def flattened(network: Callable[..., Any]) -> Runner:
     """Return a network as a function that returns the list of its output tensors, without gradients."""
 
     def run(*inputs: Tensor) -> list[Tensor]:
-        with torch.no_grad():
+        # What was compiled without gradients would be compiled once more for inference mode.
+        with torch.inference_mode(False), torch.no_grad():
             return [leaf for leaf in tree_leaves(network(*inputs)) if isinstance(leaf, Tensor)]
 
     return run

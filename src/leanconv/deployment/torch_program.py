@@ -1,6 +1,8 @@
 """Files for PyTorch itself: exported programs, and the libraries that AOTInductor compiles from them."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -10,6 +12,15 @@ from torch.export import ExportedProgram
 from leanconv.deployment.engine import FileEngine, Runner, flattened
 from leanconv.deployment.extra import require_compiler
 from leanconv.deployment.program import node_values, quiet
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Silence what Inductor says of its own modules while it is imported and compiles."""
+    with warnings.catch_warnings():
+        # Its fusions for freezing are still modules of TorchScript when they are imported.
+        warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)
+        yield
 
 
 class TorchProgram(FileEngine):
@@ -51,9 +62,7 @@ class AOTInductor(FileEngine):
 
     def write(self, program: ExportedProgram, path: Path) -> ExportedProgram:
         """Compile the program; weights are constants, so that they can be laid out for their kernels."""
-        with quiet(), warnings.catch_warnings():
-            # Inductor's fusions for freezing are still modules of TorchScript when they are imported.
-            warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)
+        with quiet(), compiling():
             torch._inductor.aoti_compile_and_package(
                 program, package_path=str(path), inductor_configs={"freezing": True}
             )
