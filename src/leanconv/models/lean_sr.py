@@ -36,7 +36,7 @@ class LeanSR(SuperResolution):
         ``(N, 1, h, w)``, the small image, to ``(N, 1, scale * h, scale * w)``.
     """
 
-    def __init__(self, scale: int = 2, *, width: int = 32, depth: int = 10, kernel_size: int = 3) -> None:
+    def __init__(self, scale: int = 2, *, width: int = 32, depth: int = 8, kernel_size: int = 5) -> None:
         if type(scale) is not int or not 2 <= scale <= 16:
             raise UserError(f"`scale` must be a whole number of 2 to 16, got {scale!r}.")
         if width < 1 or depth < 1 or kernel_size < 1 or kernel_size % 2 == 0:
