@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from leanconv.errors import UserError
-from leanconv.imresize import imresize
+from leanconv.imresize import REACH, imresize
 from leanconv.luma import luma, with_luma
 from leanconv.measurement import peak_memory
 from leanconv.measurement.forward import run
@@ -23,8 +23,6 @@ from leanconv.upscaling.transparency import Pixels, bleed
 #: Called with how many pieces are done, and of how many.
 OnTile = Callable[[int, int], None]
 
-#: Pixels of the small picture that bicubic interpolation looks at on each side.
-_BICUBIC = 2
 #: Bytes that the tensors of one piece may take.
 _BUDGET = 384 * 2**20
 #: Sides of planes on which memory is counted; its slope is what a pixel takes.
@@ -180,10 +178,10 @@ class Upscaler:
         if self._margin is None:
             own = margin_of(self.model)
             if self._upsamples:
-                self._margin = Margin(max(own.pixels, _BICUBIC), own.period)
+                self._margin = Margin(max(own.pixels, REACH), own.period)
             else:
                 # The network sees the enlarged plane, whose pixels depend on those that interpolation looks at.
-                pixels = -(-own.pixels // self.scale) + _BICUBIC
+                pixels = -(-own.pixels // self.scale) + REACH
                 self._margin = Margin(pixels, own.period // math.gcd(own.period, self.scale))
         return self._margin
 
