@@ -47,6 +47,10 @@ def test_training_goes_on_and_is_not_destroyed(run: Path) -> None:
         (("train", "lean_sr", "--scale", "2", "--scale", "3"), "--scale 3 is one too many"),
         (("train", "ran26"), "--data is missing"),
         (("evaluate", "ran26", "--data", "digits"), "--weights is missing"),
+        (
+            ("compare", "vdsr", "lean_sr", "--data", "digits"),
+            "'vdsr' enlarges images, and digits has images to classify",
+        ),
         (("evaluate", "vdsr"), "knows nothing without weights"),
         (("evaluate", "bicubic", "--data", "nowhere/at/all"), "does not exist"),
         (("evaluate", "bicubic", "--scale", "1"), "`scale` 1 is none"),
@@ -54,7 +58,7 @@ def test_training_goes_on_and_is_not_destroyed(run: Path) -> None:
     ],
 )
 def test_mistakes_are_one_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
-    extra = ("-o", str(tmp_path / "run")) if arguments[0] == "train" else ()
+    extra = ("-o", str(tmp_path / "run")) if arguments[0] in ("train", "compare") else ()
     said = invoke(*arguments, *extra, code=2).stderr
     assert sentence in " ".join(said.split())
     assert not (tmp_path / "run").exists()

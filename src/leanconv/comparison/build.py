@@ -7,7 +7,7 @@ from torch import nn
 
 from leanconv.data import ImageData
 from leanconv.errors import UserError
-from leanconv.models import create_model
+from leanconv.models import MODELS, create_model
 
 
 def build_model(name: str, data: ImageData, width: int | None = None) -> nn.Module:
@@ -19,8 +19,14 @@ def build_model(name: str, data: ImageData, width: int | None = None) -> nn.Modu
         width: Its ``base_width``; the published one by default.
 
     Raises:
-        UserError: The name is unknown, the network has no such width, or the images are too small for it.
+        UserError: The name is unknown, the network has no such width or classifies nothing, or the images are too
+            small for it.
     """
+    if name in MODELS and MODELS[name].purpose != "classify":
+        raise UserError(
+            f"Model {name!r} enlarges images, and {data.name} has images to classify: leanconv train and evaluate take "
+            "it with images to enlarge."
+        )
     options: dict[str, Any] = {} if width is None else {"base_width": width}
     return create_model(
         name, num_classes=data.num_classes, in_channels=data.channels, image_size=data.image_size, **options
