@@ -47,6 +47,19 @@ def test_int8_keeps_the_classes_and_holds_integers(suffix: str, tool: str, tmp_p
     assert {file.name for file in tmp_path.iterdir()} == ({"net.xml", "net.bin"} if suffix == ".xml" else {"net.onnx"})
 
 
+def test_onnx_computes_convolutions_of_images_in_floating_point(tmp_path: Path) -> None:
+    if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnxscript") is None:
+        pytest.skip("onnxruntime or onnxscript is not installed")
+    import onnx
+
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8))
+    export(layers.eval(), tmp_path / "net.onnx", separable(4)[0], int8=[separable(16)[0]], verify=False)
+    graph = onnx.load(str(tmp_path / "net.onnx")).graph
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    weights = [made_by.get(node.input[1]) for node in graph.node if node.op_type == "Conv"]
+    assert weights == [None, "DequantizeLinear", "DequantizeLinear"]
+
+
 def operators(path: Path) -> set[str]:
     if path.suffix == ".onnx":
         import onnx

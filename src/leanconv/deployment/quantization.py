@@ -11,12 +11,16 @@ from torch import Tensor
 
 from leanconv.deployment.extra import require_deploy_extra
 
+#: Most channels that images have.
+_IMAGE_CHANNELS = 4
+
 
 def quantize_onnx(path: Path, batches: Sequence[tuple[Tensor, ...]]) -> None:
     """Replace an ONNX file by its int8 form.
 
     ONNX Runtime's static quantisation: pairs of QuantizeLinear and DequantizeLinear around the operators, weights
-    signed with one scale an output channel, activations unsigned.
+    signed with one scale an output channel, activations unsigned.  Convolutions of images stay in floating point: of
+    so few channels they are slower in integers (3x3 of 16x3x32x32 to 16 channels: 303 µs instead of 97).
 
     Args:
         path: The file.
@@ -48,8 +52,21 @@ def quantize_onnx(path: Path, batches: Sequence[tuple[Tensor, ...]]) -> None:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=_image_convolutions(model),
         )
     os.replace(quantised, path)
+
+
+def _image_convolutions(model: Any) -> list[str]:
+    """Return the names of the convolutions that read no more channels than images have."""
+    weights = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv"
+        and weights.get(node.input[1], (0, _IMAGE_CHANNELS + 1))[1] <= _IMAGE_CHANNELS
+        and all(attribute.i == 1 for attribute in node.attribute if attribute.name == "group")
+    ]
 
 
 @contextmanager
