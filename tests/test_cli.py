@@ -45,11 +45,11 @@ def test_help_names_every_verb_and_imports_nothing_heavy():
     """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
     assert done.stderr.strip() == "[]"
-    for verb in ("list", "measure", "train", "evaluate", "compare", "export"):
+    for verb in ("list", "measure", "train", "evaluate", "compare", "export", "upscale"):
         assert f" {verb} " in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["list", "measure", "train", "evaluate", "compare", "export"])
+@pytest.mark.parametrize("verb", ["list", "measure", "train", "evaluate", "compare", "export", "upscale"])
 def test_every_verb_explains_itself_and_takes_json(verb):
     assert "--json" in invoke(verb, "--help").stdout
 

@@ -7,11 +7,12 @@ import sys
 import leanconv
 from leanconv.errors import nearest
 
-FORBIDDEN = ("torchvision", "timm", "accelerate", "datasets", "pandas", "matplotlib", "sklearn", "omegaconf")
+FORBIDDEN = ("torchvision", "timm", "accelerate", "datasets", "pandas", "matplotlib", "sklearn", "omegaconf", "pyvips")
 EVERYTHING = (
     "import json, sys, torch; before = set(sys.modules);"
     "import leanconv, leanconv.ops, leanconv.models, leanconv.measurement, leanconv.data, leanconv.training,"
-    "leanconv.compression, leanconv.deployment, leanconv.receptive, leanconv.comparison, leanconv.cli;"
+    "leanconv.compression, leanconv.deployment, leanconv.receptive, leanconv.upscaling, leanconv.comparison,"
+    "leanconv.cli;"
     "print(json.dumps(sorted(set(sys.modules) - before)))"
 )
 
