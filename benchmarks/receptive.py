@@ -128,7 +128,8 @@ def zoo() -> list[dict[str, Any]]:
         started, worked = time.perf_counter(), time.process_time()
         found = receptive_field(model)
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
-        small = create_model(name, **{**entry.small, "num_classes": 3, "features_only": True})
+        stages = {"num_classes": 3, "features_only": True} if entry.purpose == "classify" else {}
+        small = create_model(name, **{**entry.small, **stages})
         size = (1, entry.input_size[0], *(40, 32)[: len(entry.input_size) - 1])
         truth = zip(reach(small, size), probe(small, size), strict=True)
         rows.append(
