@@ -21,11 +21,9 @@ if TYPE_CHECKING:
         Tucker,
         compress,
         convert,
-        load,
-        save,
     )
     from leanconv.data import load as load_data
-    from leanconv.deployment import export, fold
+    from leanconv.deployment import export, fold, load, save
     from leanconv.errors import UserError
     from leanconv.measurement import measure
     from leanconv.models import create_model, list_models
@@ -52,13 +50,13 @@ _HOMES = {
     "export": ("leanconv.deployment", "export"),
     "fold": ("leanconv.deployment", "fold"),
     "list_models": ("leanconv.models", "list_models"),
-    "load": ("leanconv.compression", "load"),
+    "load": ("leanconv.deployment", "load"),
     "load_data": ("leanconv.data", "load"),
     "load_recipe": ("leanconv.training", "load_recipe"),
     "measure": ("leanconv.measurement", "measure"),
     "optimize": ("leanconv.receptive", "optimize"),
     "receptive_field": ("leanconv.receptive", "receptive_field"),
-    "save": ("leanconv.compression", "save"),
+    "save": ("leanconv.deployment", "save"),
     "train": ("leanconv.training", "train"),
     "upscale": ("leanconv.upscaling", "upscale"),
 }

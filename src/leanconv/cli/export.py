@@ -113,7 +113,7 @@ def _network(model: str, data: ImageData | None, weights: Path | None, options: 
     from leanconv.models import create_model
 
     if model.endswith(".safetensors"):
-        from leanconv.compression import load
+        from leanconv.deployment import load
 
         if weights is not None or options:
             raise UserError(f"{model!r} holds a network with its weights: --weights, --width and --set do not apply.")

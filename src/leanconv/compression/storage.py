@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from leanconv.compression.record import ATTRIBUTE, VERSION, Record, rebuild
 from leanconv.errors import UserError
@@ -29,12 +29,17 @@ def save(model: nn.Module, path: str | Path) -> Path:
     Raises:
         UserError: The file cannot be written; what was there before is kept.
     """
+    return save_described(model, path, {"model": getattr(model, "config", None)})
+
+
+def save_described(model: nn.Module, path: str | Path, description: dict[str, Any]) -> Path:
+    """Write a network's weights and its compression with a further description of it, which is JSON-able.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     path = Path(path)
-    header = {
-        "version": VERSION,
-        "model": getattr(model, "config", None),
-        "record": getattr(model, ATTRIBUTE, None) or Record().to_dict(),
-    }
+    header = {"version": VERSION, "record": getattr(model, ATTRIBUTE, None) or Record().to_dict(), **description}
     if not path.parent.is_dir():
         raise UserError(f"`path` {str(path)!r} is in a folder that does not exist.")
     write_atomically(dict(model.state_dict()), {_HEADER: json.dumps(header)}, path)
@@ -57,12 +62,35 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
             not given, or ``model`` is another network.
     """
     path = Path(path)
+    tensors, header = read_described(path)
+    built = rebuilt(tensors, header, path, model)
+    fill(built, tensors, path)
+    return built.eval()
+
+
+def read_described(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the weights in a file and the description of their network.
+
+    Raises:
+        UserError: The file is missing, damaged or holds weights only.
+    """
     tensors, metadata = read_safetensors(path)
     if _HEADER not in metadata:
         raise UserError(
             f"File {path} holds weights but does not say of which network: build it and use load_weights(model, path)."
         )
     header: dict[str, Any] = json.loads(metadata[_HEADER])
+    return tensors, header
+
+
+def rebuilt(
+    tensors: dict[str, Tensor], header: dict[str, Any], path: Path, model: nn.Module | None = None
+) -> nn.Module:
+    """Return the network that a file describes, converted, with fresh weights in the type of those in the file.
+
+    Raises:
+        UserError: The network is not of the zoo and ``model`` is not given, or ``model`` is another network.
+    """
     record = Record.from_dict(header["record"])
     if model is not None:
         built = copy.deepcopy(model)
@@ -74,5 +102,4 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:
         built = built.to(dtypes.pop())
-    fill(built, tensors, path)
-    return built.eval()
+    return built

@@ -8,6 +8,7 @@ from leanconv.deployment.findings import Finding
 from leanconv.deployment.fold_record import Fold, FoldRecord
 from leanconv.deployment.folding import fold
 from leanconv.deployment.slow_forms import lint
+from leanconv.deployment.storage import load, save
 from leanconv.deployment.verification import Parity
 
 __all__ = [
@@ -22,4 +23,6 @@ __all__ = [
     "export",
     "fold",
     "lint",
+    "load",
+    "save",
 ]

@@ -33,11 +33,15 @@ class FoldRecord:
         target: Whose prices decided.
         folds: In the order they were made; later ones may take in what earlier ones made.
         kept: Why layers that might have been folded were not, by name.
+        input_size: What the network was folded for, if that was said.
+        measured: Whether times decided.
     """
 
     target: str
     folds: list[Fold] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
+    input_size: tuple[int, ...] | None = None
+    measured: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record in types that JSON knows."""

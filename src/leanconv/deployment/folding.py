@@ -75,11 +75,13 @@ def fold(
         raise UserError("`timing` needs `input_size` to know what to measure on, such as (1, 3, 32, 32).")
     example = None if input_size is None else example_inputs(model, input_size)[0]
     expected = None if example is None else _output(model, example)
-    record = FoldRecord(target)
+    size = None if input_size is None else tuple(input_size)
+    record = FoldRecord(target, input_size=size, measured=timing is not None)
     folder = _Folder(prices, timing, record)
     folded = folder.whole(copy.deepcopy(model), example)
     if example is not None and not _agree(expected, _output(folded, example)):
-        record = FoldRecord(target, kept={"": "traced as a whole it would compute something else"})
+        kept = {"": "traced as a whole it would compute something else"}
+        record = FoldRecord(target, kept=kept, input_size=size, measured=timing is not None)
         folder = _Folder(prices, timing, record)
         folded = folder.parts(copy.deepcopy(model))
         if not _agree(expected, _output(folded, example)):
@@ -87,6 +89,8 @@ def fold(
             record.folds.clear()
     folded.eval().requires_grad_(False)
     folded.fold_record = record  # type: ignore[assignment]
+    # Not as its ``config``, which builds a network that is not folded.
+    folded.folded_from = getattr(model, "config", None)  # type: ignore[assignment]
     return folded
 
 
