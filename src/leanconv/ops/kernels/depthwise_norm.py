@@ -92,30 +92,43 @@ def depthwise_norm(
     Raises:
         UserError: The result is differentiated twice.
     """
-    results = torch.ops.leanconv.depthwise_norm(
-        x, weight, gamma, beta, added, eps, stride, padding, dilation, residual, upper
-    )
+    # Torch's way to an operator written in Python takes longer than small layers: it is for those who look on.
+    looked_on = torch._C._len_torch_dispatch_stack() or torch._C._functorch.maybe_current_level() is not None
+    operator: Any = torch.ops.leanconv.depthwise_norm if looked_on or type(x) is not Tensor else _Eager.apply
+    results = operator(x, weight, gamma, beta, added, eps, stride, padding, dilation, residual, upper)
     return cast("tuple[Tensor, Tensor, Tensor, Tensor]", results)
 
 
 def supported(x: Tensor, weight: Tensor | None, options: Options) -> bool:
     """Whether the kernel computes this, if it can be built."""
-    if not (x.is_cpu and x.dtype in DTYPES and x.shape[1] >= LANES and x.numel() > 0):
-        return False
+    shape = None if weight is None else weight.shape
+    return x.is_cpu and _problem(x.shape, x.dtype, shape, options, torch.get_num_threads()) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _problem(
+    x: torch.Size, dtype: torch.dtype, weight: torch.Size | None, options: Options, threads: int
+) -> Problem | None:
+    """Describe the problem for the kernel; None where that does not serve it."""
+    images, channels, height, width = x
+    if dtype not in DTYPES or channels < LANES or x.numel() == 0:
+        return None
+    taps_high, taps_wide = (1, 1) if weight is None else weight[2:]
+    reach = (options.dilation[0] * (taps_high - 1), options.dilation[1] * (taps_wide - 1))
+    taps, size = 0 if weight is None else taps_high * taps_wide, _out_size(x, weight, options)
+    if taps not in TAPS or min(size) < 1 or any(not 0 <= p <= r for p, r in zip(options.padding, reach, strict=True)):
+        return None
+    centred = options.stride == (1, 1) and taps_high * taps_wide % 2 and size == list(x[2:])
+    if options.residual and not (taps and centred and options.upper == NO_ACTIVATION):
+        return None
+    geometry = (*options.stride, *options.padding, *options.dilation)
+    sizes = (images, height, width, channels, *size, taps_high, taps_wide, *geometry)
+    return Problem(*sizes, taps, options.residual, threads, options.upper)
+
+
+def _out_size(x: Sequence[int], weight: Sequence[int] | None, options: Options) -> list[int]:
     if weight is None:
-        return not options.residual
-    kernel = weight.shape[2:]
-    reach = [step * (size - 1) for size, step in zip(kernel, options.dilation, strict=True)]
-    centred = tuple(options.stride) == (1, 1) and all(2 * p == r for p, r in zip(options.padding, reach, strict=True))
-    return (
-        kernel.numel() in TAPS
-        and all(0 <= p <= r for p, r in zip(options.padding, reach, strict=True))
-        and (not options.residual or (centred and all(size % 2 for size in kernel) and options.upper == NO_ACTIVATION))
-        and all(size > 0 for size in _out_size(x.shape, weight.shape, options))
-    )
-
-
-def _out_size(x: Sequence[int], weight: Sequence[int], options: Options) -> list[int]:
+        return list(x[2:])
     return [
         (size + 2 * pad - step * (taps - 1) - 1) // stride + 1
         for size, taps, stride, pad, step in zip(
@@ -124,54 +137,41 @@ def _out_size(x: Sequence[int], weight: Sequence[int], options: Options) -> list
     ]
 
 
-def _serves(x: Tensor, weight: Tensor | None, gamma: Tensor, options: Options) -> bool:
-    parameters = [gamma] if weight is None else [gamma, weight]
-    return (
-        supported(x, weight, options)
-        and all(parameter.dtype == torch.float32 for parameter in parameters)
-        and library() is not None
-    )
-
-
-@functools.lru_cache(maxsize=1024)
-def _problem(x: torch.Size, weight: torch.Size | None, options: Options, threads: int) -> Problem:
-    images, channels, height, width = x
-    out_height, out_width = (height, width) if weight is None else _out_size(x, weight, options)
-    return Problem(
-        *(images, height, width, channels, out_height, out_width),
-        *((1, 1) if weight is None else weight[2:]),
-        *options.stride,
-        *options.padding,
-        *options.dilation,
-        *(0 if weight is None else weight[2:].numel(), options.residual, threads, options.upper),
-    )
-
-
-def _prepared(
-    x: Tensor, weight: Tensor | None, gamma: Tensor, beta: Tensor, options: Options
-) -> tuple[Problem, Tensor, Tensor | None, Tensor, Tensor]:
-    """Return the problem and tensors in the memory order of the kernel."""
-    problem = _problem(x.shape, None if weight is None else weight.shape, options, torch.get_num_threads())
-    taps = None if weight is None else weight.reshape(weight.shape[0], -1).contiguous()
-    return problem, _last(x), taps, gamma.contiguous(), beta.contiguous()
+def _served(x: Tensor, weight: Tensor | None, gamma: Tensor, options: Options) -> Problem | None:
+    """Return the problem where there is a kernel for it."""
+    if not (x.is_cpu and gamma.dtype == torch.float32 and (weight is None or weight.dtype == torch.float32)):
+        return None
+    shape = None if weight is None else weight.shape
+    problem = _problem(x.shape, x.dtype, shape, options, torch.get_num_threads())
+    return problem if problem is not None and library() is not None else None
 
 
 def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def _taps(weight: Tensor | None) -> Tensor | None:
+    return None if weight is None else weight.reshape(weight.shape[0], -1).contiguous()
+
+
 @torch.library.impl("leanconv::depthwise_norm", "CompositeExplicitAutograd")
 def _forward(
     x: Tensor, weight: Tensor | None, gamma: Tensor, beta: Tensor, added: Tensor | None, eps: float, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    chosen = Options.of(options)
-    if not _serves(x, weight, gamma, chosen):
-        return _plain(x, weight, gamma, beta, added, eps, chosen)
-    problem, x, weight, gamma, beta = _prepared(x, weight, gamma, beta, chosen)
+    return _compute(x, weight, gamma, beta, added, eps, Options.of(options))
+
+
+def _compute(
+    x: Tensor, weight: Tensor | None, gamma: Tensor, beta: Tensor, added: Tensor | None, eps: float, options: Options
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    problem = _served(x, weight, gamma, options)
+    if problem is None:
+        return _plain(x, weight, gamma, beta, added, eps, options)
     y = _empty(x, (problem.out_height, problem.out_width))
-    mean, variance, inverse = (torch.empty_like(gamma) for _ in range(3))
+    mean, variance, inverse = torch.empty_like(gamma), torch.empty_like(gamma), torch.empty_like(gamma)
     added = None if added is None else _last(added)
-    call("forward", x.dtype, problem, x, weight, gamma, beta, added, eps, y, mean, variance, inverse)
+    inputs = (_last(x), _taps(weight), gamma.contiguous(), beta.contiguous(), added)
+    call("forward", x.dtype, problem, *inputs, eps, y, mean, variance, inverse)
     return y, mean, variance, inverse
 
 
@@ -225,17 +225,31 @@ def _backward(
     inverse: Tensor,
     *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    chosen = Options.of(options)
-    if not _serves(x, weight, gamma, chosen):
-        return _plain_backward(dy, x, y, weight, gamma, beta, mean, inverse, chosen)
-    problem, x, weight, gamma, beta = _prepared(x, weight, gamma, beta, chosen)
-    dx, dgamma, dbeta = torch.empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
-    dweight = None if weight is None else torch.empty_like(weight)
+    return _gradients(dy, x, y, weight, gamma, beta, mean, inverse, Options.of(options))
+
+
+def _gradients(
+    dy: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    weight: Tensor | None,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    options: Options,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    problem = _served(x, weight, gamma, options)
+    if problem is None:
+        return _plain_backward(dy, x, y, weight, gamma, beta, mean, inverse, options)
+    x, taps = _last(x), _taps(weight)
+    dx, dgamma, dbeta = torch.empty_like(x), torch.empty_like(gamma), torch.empty_like(gamma)
+    dtaps = None if taps is None else torch.empty_like(taps)
     dadded = None if y is None else torch.empty_like(y)
-    tensors = (x, y, _last(dy), weight, gamma, beta, mean, inverse, dx, dadded, dweight, dgamma, dbeta)
-    call("backward", x.dtype, problem, *tensors)
+    inputs = (x, y, _last(dy), taps, gamma.contiguous(), beta.contiguous(), mean, inverse)
+    call("backward", x.dtype, problem, *inputs, dx, dadded, dtaps, dgamma, dbeta)
     nothing = x.new_empty(0)
-    return dx, nothing if dadded is None else dadded, nothing if dweight is None else dweight, dgamma, dbeta
+    return dx, nothing if dadded is None else dadded, nothing if dtaps is None else dtaps, dgamma, dbeta
 
 
 def _plain_backward(
@@ -282,8 +296,8 @@ def _fake_backward(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, weight, gamma, beta, added, _, *options = inputs
     y, mean, _, inverse = output
-    ctx.options, ctx.added = options, added is not None
-    clamped = Options.of(options).upper != NO_ACTIVATION
+    ctx.options, ctx.added, ctx.direct = Options.of(options), added is not None, False
+    clamped = ctx.options.upper != NO_ACTIVATION
     # What was clamped follows from the convolution, which is computed again; with `added` the result says it cheaper.
     ctx.save_for_backward(x, y if ctx.added and clamped else None, weight, gamma, beta, mean, inverse)
 
@@ -292,11 +306,28 @@ def _differentiate(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> tuple[Tens
     if dy is None:
         return (None,) * 11
     x, y, weight, gamma, beta, mean, inverse = ctx.saved_tensors
-    dx, dadded, dweight, dgamma, dbeta = torch.ops.leanconv.depthwise_norm_backward(
-        dy, x, y, weight, gamma, beta, mean, inverse, *ctx.options
-    )
+    direct = ctx.direct and not torch.is_grad_enabled()  # which it is where second derivatives are asked for
+    function = _gradients if direct else torch.ops.leanconv.depthwise_norm_backward
+    options = (ctx.options,) if direct else ctx.options
+    dx, dadded, dweight, dgamma, dbeta = function(dy, x, y, weight, gamma, beta, mean, inverse, *options)
     dadded = None if not ctx.added else dy if y is None else dadded
     return dx, None if weight is None else dweight.view(weight.shape), dgamma, dbeta, dadded, *[None] * 6
+
+
+class _Eager(torch.autograd.Function):
+    """The operator without torch's dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        x, weight, gamma, beta, added, eps, *options = inputs
+        output = _compute(x, weight, gamma, beta, added, eps, Options.of(options))
+        _keep(ctx, inputs, output)
+        ctx.direct = True
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        return output
+
+    backward = staticmethod(_differentiate)
 
 
 def _refuse(*_: Any) -> None:

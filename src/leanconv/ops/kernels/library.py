@@ -83,8 +83,9 @@ def _compiler() -> str:
 
 
 def _fingerprint() -> str:
-    """Of the source, how it is compiled and the processor: folders may be shared between machines."""
-    parts = [SOURCE.read_text(), *COMPILE, OPENMP, platform.machine(), platform.processor()]
+    """Of the sources, how they are compiled, and the processor: folders may be shared between machines."""
+    sources = sorted(path for path in SOURCE.parent.iterdir() if path.suffix in (".cpp", ".h"))
+    parts = [*(path.read_text() for path in sources), *COMPILE, OPENMP, platform.machine(), platform.processor()]
     information = Path("/proc/cpuinfo")
     if information.exists():
         features = (line for line in information.read_text().splitlines() if line.startswith(("flags", "Features")))
