@@ -16,8 +16,8 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ TIMED_SCALE = 2
 GAIN_BAR, BEHIND_BAR, TIMES_BAR = 1.5, 0.3, 20.0
 SEED = 0
 # Alike for both: patches of the paper, an optimizer that needs no fifty epochs, 1,000 steps an epoch.
-ALIKE = ("batch_size=16", "superres.patch_size=31", "superres.patch_stride=21", "superres.patches=16000")
+ALIKE = ("batch_size=16", "lr=5.0e-4", "superres.patch_size=31", "superres.patch_stride=21", "superres.patches=16000")
 QUICK = ("epochs=1", "warmup_epochs=0", "superres.patches=32")
 
 
@@ -147,6 +147,11 @@ def load_trained(name: str, ledger: Ledger, vdsr: Path) -> nn.Module:
     return enlarging_network(NETWORKS[name].model, ledger.run_folder(name, SEED) / LAST)
 
 
+def enlarger(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what is timed: all that makes the large plane of the small one."""
+    return lambda small: enlarge(network, small, TIMED_SCALE)
+
+
 def costs(rounds: int, threads: int | None, output: tuple[int, int]) -> dict[str, Any]:
     """Return parameters, multiply-accumulates and seconds of enlarging a luma plane twice, to 1280x720.
 
@@ -164,8 +169,7 @@ def costs(rounds: int, threads: int | None, output: tuple[int, int]) -> dict[str
     for name, model in models.items():
         size = small.shape if model.upsamples else (1, 1, *output)
         counts[name] = {"params": count_params(model), "macs": count_macs(model, size)}
-        lean = fold(model.eval()).to(memory_format=torch.channels_last)
-        calls[name] = partial(enlarge, lean, scale=TIMED_SCALE)
+        calls[name] = enlarger(fold(model.eval()).to(memory_format=torch.channels_last))
     timed = measure_latency(calls, small, rounds=rounds, warmup=1, threads=threads)
     for name, latency in timed.items():
         counts[name] |= {"median_s": latency.median_s, "q25_s": latency.q25_s, "q75_s": latency.q75_s}

@@ -49,6 +49,8 @@ class PatchBatches:
     once, in one of its eight flips and rotations (so eight of these epochs are one of a set of eight versions), in an
     order that like the flips is a pure function of the seed and the epoch.
 
+    All images are held in memory: two bytes a pixel of what the network takes, at each scale, and one of the original.
+
     Args:
         pictures: The images.
         scales: Factors.
@@ -133,15 +135,15 @@ class PatchBatches:
                     f"{size}: leave it out, or make patches smaller."
                 )
             for scale in scales:
-                plane = cut_to_multiple(whole, scale)
-                image = imresize(plane.float(), 1 / scale)
+                image = imresize(cut_to_multiple(whole, scale).float(), 1 / scale)
                 if not self.small_input:
                     image = imresize(image, scale)
                 down, across = ((side - self._size) // self._stride + 1 for side in image.shape)
-                table.append([*begins, image.shape[1], plane.shape[1], across, down * across])
+                table.append([*begins, image.shape[1], whole.shape[1], across, down * across])
                 inputs.append((image * _STEPS).round().to(torch.int16).flatten())
-                targets.append(plane.flatten())
-                begins = [begins[0] + image.numel(), begins[1] + plane.numel()]
+                begins[0] += image.numel()
+            targets.append(whole.flatten())
+            begins[1] += whole.numel()
         self._inputs, self._targets = (torch.cat(rows).to(self.device) for rows in (inputs, targets))
         self._table = torch.tensor(table, device=self.device)
         self._ends = self._table[:, -1].cumsum(0)
