@@ -33,7 +33,7 @@ from leanconv.data import batches, load
 from leanconv.deployment import engine_named, export, fold
 from leanconv.deployment.costs import target_of
 from leanconv.deployment.engine import Runner
-from leanconv.measurement import Latency, count_macs, measure_latency, measure_roofline, paired_ratio
+from leanconv.measurement import Latency, count_macs, measure_latency, paired_ratio
 from leanconv.models import create_model
 from leanconv.ops import AddressShift2d, AxialConv2d, ChannelShift2d
 from leanconv.training import load_weights
@@ -139,7 +139,6 @@ def engines(rounds: int, width: int, sizes: tuple[int, ...]) -> dict[str, Any]:
         "width": width,
         "macs": macs,
         "bar": macs[BASELINE] / macs[LEAN],
-        "peak_gmacs_per_s": measure_roofline(threads=1).peak_gflops / 2,
         "rows": rows,
     }
 

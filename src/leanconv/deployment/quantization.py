@@ -2,8 +2,9 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,9 @@ def quantize_openvino(path: Path, batches: Sequence[tuple[Tensor, ...]]) -> None
     model = openvino.Core().read_model(path)
     inputs = [tuple(tensor.numpy() for tensor in batch) for batch in batches]
     dataset = nncf.Dataset(inputs, lambda batch: batch if len(batch) > 1 else batch[0])
-    quantised = nncf.quantize(model, dataset, subset_size=len(inputs))
+    # Its bars are progress, and standard output may be read by a program.
+    with redirect_stdout(sys.stderr):
+        quantised = nncf.quantize(model, dataset, subset_size=len(inputs))
     # The old weights may still be mapped from the file of that name.
     separate = path.with_name(f"int8-{path.name}")
     openvino.save_model(quantised, separate, compress_to_fp16=False)
