@@ -43,7 +43,9 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     return model
 
 
-def enlarging_network(name: str, weights: str | Path | None = None, scale: int | None = None) -> nn.Module:
+def enlarging_network(
+    name: str, weights: str | Path | None = None, scale: int | None = None, **options: Any
+) -> nn.Module:
     """Build a network for super-resolution and load its weights.
 
     A checkpoint knows the arguments, and with them the scales, its network was trained with, and is built by them.
@@ -52,6 +54,7 @@ def enlarging_network(name: str, weights: str | Path | None = None, scale: int |
         name: One of ``list_models(purpose="superres")``, or ``"bicubic"`` for the baseline without a network.
         weights: Its weights, as for :func:`load_weights`; the baseline has none.
         scale: The factor it is wanted for; by default any that it is trained for.
+        **options: Arguments of the network that hold against a checkpoint's.
 
     Returns:
         The network in evaluation mode; see :class:`~leanconv.models.superres.SuperResolution` for what it takes.
@@ -72,10 +75,10 @@ def enlarging_network(name: str, weights: str | Path | None = None, scale: int |
         raise UserError(f"Model {name!r} knows nothing without weights: give a .safetensors file of them.")
     _, metadata = read_safetensors(Path(weights))
     config = load_checkpoint(Path(weights)).config if is_checkpoint(metadata) else None
-    options = config["kwargs"] if config and config["name"] == name else {}
+    made_with = config["kwargs"] if config and config["name"] == name else {}
     if config is None and scale is not None and "scale" in signature(MODELS[name].build).parameters:
-        options = {"scale": scale}
-    network = create_model(name, **options)
+        made_with = {"scale": scale}
+    network = create_model(name, **{**made_with, **options})
     if scale is not None:
         check_scale(network, scale)
     return load_weights(network, weights).eval()

@@ -1,6 +1,5 @@
 """Networks for super-resolution by name, with their weights."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +7,8 @@ from torch import nn
 
 from leanconv.compression import load
 from leanconv.errors import UserError, nearest
-from leanconv.models import MODELS, create_model, list_models
-from leanconv.training import load_weights
+from leanconv.models import list_models
+from leanconv.training import enlarging_network
 
 
 def load_network(name: str, weights: str | Path | None, scale: int, **options: Any) -> nn.Module:
@@ -34,6 +33,4 @@ def load_network(name: str, weights: str | Path | None, scale: int, **options: A
         raise UserError(f"`model` {name!r} does not enlarge pictures: {nearest(name, known)}")
     if weights is None:
         raise UserError(f"`weights` of {name!r} are missing: name a .safetensors file that training has written.")
-    if "scale" in inspect.signature(MODELS[name].build).parameters:
-        options = {"scale": scale, **options}
-    return load_weights(create_model(name, **options), weights)
+    return enlarging_network(name, weights, scale, **options)
