@@ -42,11 +42,7 @@ def inference_form(x: Tensor, weight: Tensor, convolutions: int = 1) -> Form | N
         weight: ``(out_channels, width)``, which axes of size 1 may follow.
         convolutions: Into how many convolutions the plain form by oneDNN divides the work.
     """
-    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
-        return None
-    if x.dtype != weight.dtype or x.numel() == 0 or not (x.is_cpu or x.is_cuda):
-        return None
-    if torch.is_autocast_enabled(x.device.type):
+    if not infers(x, weight):
         return None
     first = x.is_contiguous()
     if not first and not x.movedim(1, -1).is_contiguous():
@@ -60,6 +56,15 @@ def inference_form(x: Tensor, weight: Tensor, convolutions: int = 1) -> Form | N
         return "parts"
     large = samples >= LEAST_SAMPLES and weight.numel() * samples >= LEAST_MACS and x.dtype.itemsize > 2
     return "first" if first and (x.shape[0] == 1 or large) else None
+
+
+def infers(x: Tensor, weight: Tensor) -> bool:
+    """Whether this is eager inference without autocast, in which operators may work on memory as it lies."""
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+        return False
+    if x.dtype != weight.dtype or x.numel() == 0 or not (x.is_cpu or x.is_cuda):
+        return False
+    return not torch.is_autocast_enabled(x.device.type)
 
 
 def batched(x: Tensor) -> bool:
