@@ -206,18 +206,18 @@ def see_source(
 
 def _central(relation: Relation, axes: int) -> Tensor:
     """Return ``(channels or 1, probes)``: what the central output, or of the channels any, depends on."""
-    values = relation.values > 0
+    values = relation.values
     is_image = len(relation.shape) == axes + 2
     for dim in reversed(range(len(relation.shape))):
         is_space = (dim >= 2 and is_image) or relation.labels[dim] is not None
         if not is_space:
             continue
         if relation.view.axis is None:
-            values = values.any(1 + dim)
+            values = values.amax(1 + dim)
         else:
             middle = 0 if relation.is_uniform(dim) else relation.shape[dim] // 2
             values = values.select(1 + dim, middle)
-    return values.reshape(len(values), -1).mT
+    return values.reshape(len(values), -1).mT > 0
 
 
 def _windows(traced: Trace, wanted: Collection[fx.Node]) -> dict[fx.Node, list[tuple[float, float, float] | None]]:
