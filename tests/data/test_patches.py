@@ -69,6 +69,7 @@ def test_planes_are_shared_out_once_each() -> None:
     data = pictures((20, 20), (21, 22), (23, 24))
     shares = [[tuple(x.shape) for x, _ in PlaneBatches(data, rank=rank, world_size=2).epoch(0)] for rank in (0, 1)]
     assert shares == [[(1, 1, 20, 20), (1, 1, 23, 24)], [(1, 1, 21, 22)]]
+    assert [len(PlaneBatches(data, rank=rank, world_size=4)) for rank in range(4)] == [3, 3, 3, 3]
 
 
 def test_mistakes_are_answered() -> None:

@@ -189,14 +189,16 @@ class PlaneBatches:
         pictures: The images.
         device: Where they are wanted.
         rank: Number of this process.
-        world_size: Number of processes, which share the images.
+        world_size: Number of processes, which share the images; with fewer images than processes each sees all, which
+            leaves means as they are.
     """
 
     def __init__(
         self, pictures: Pictures, *, device: torch.device | str = "cpu", rank: int = 0, world_size: int = 1
     ) -> None:
         self.pictures, self.device = pictures, torch.device(device)
-        self.rank, self.world_size = rank, world_size
+        shared = world_size <= len(pictures)
+        self.rank, self.world_size = (rank, world_size) if shared else (0, 1)
 
     def __len__(self) -> int:
         """Return the images of this process."""
