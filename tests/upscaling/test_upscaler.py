@@ -1,5 +1,7 @@
 """Arrays enlarged: pieces join without seams, luma by the network, the rest bicubic."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,15 @@ def test_alpha_is_bicubic_and_hidden_colours_do_not_show():
 
 def test_invisible_pictures_stay_as_they_are():
     assert (upscaler(Bicubic())(np.zeros((4, 4, 2), np.uint8)) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_networks_of_other_types_compute_in_float32(dtype):
+    pixels = smooth(12, 17, 3)
+    network = Small().to(torch.bfloat16)
+    expected = upscaler(copy.deepcopy(network).float())(pixels)
+    assert np.array_equal(upscaler(network.to(dtype))(pixels), expected)
+    assert network.first.weight.dtype == dtype
 
 
 def test_progress_is_reported():

@@ -46,7 +46,7 @@ class Upscaler:
         device: Where to compute; the accelerator if there is one, by default.
 
     Attributes:
-        model: The network, in evaluation mode; a copy if it was elsewhere.
+        model: The network, in evaluation mode; a copy if it was elsewhere or not in float32.
         scale: The factor.
 
     Raises:
@@ -70,7 +70,7 @@ class Upscaler:
         if tile is not None and (type(tile) is not int or tile < 0):
             raise UserError(f"`tile` must be a side in pixels, or 0 to never cut, got {tile!r}.")
         self.device = compute_device(_accelerator() if device is None else device)
-        self.model = placed(model, device=self.device).eval()
+        self.model = placed(model, device=self.device, dtype=torch.float32).eval()
         self.scale = scale
         self._upsamples = bool(model.upsamples)
         self._tile = tile
