@@ -7,7 +7,8 @@ tensor, which the fused operator reads and writes, at the speed of ``clone``.  *
 gradients, SGD with momentum) of ``ran26`` and ``resnet26_cifar`` in every configuration, the baseline's own fused
 batch norms among them; what counts is the best of each.
 
-All forms of a case are timed next to each other in every round, in an order shuffled anew.
+All forms of a case are timed next to each other in every round, in an order shuffled anew; a timed sample is as many
+runs as take 10 ms.
 
     python benchmarks/fused_training.py            # a quarter of an hour; writes benchmarks/results/fused_training.json
     python benchmarks/fused_training.py --quick    # seconds; small shapes, nothing compiled, nothing written
@@ -15,7 +16,6 @@ All forms of a case are timed next to each other in every round, in an order shu
 
 import random
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Annotated, Any
@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from leanconv.measurement.timing import calls_for, seconds
 from leanconv.models import create_model
 from leanconv.ops import AxialConv2d
 from leanconv.ops.kernels import plain_forms
@@ -40,6 +41,8 @@ LEAN, BASELINE = "ran26", "resnet26_cifar"
 OPERATOR_BAR = 2.0
 #: Passes over the tensor: forward two reads and a write for each axis, backward four reads and a write.
 PASSES = 16
+LEAST_SAMPLE_S = 0.01
+CPU = torch.device("cpu")
 
 Step = Callable[[], object]
 
@@ -142,18 +145,17 @@ def step_forms(width: int, batch: int, compiled: bool) -> dict[str, Step]:
 
 
 def interleaved(forms: dict[str, Step], rounds: int, warmup: int) -> dict[str, list[float]]:
-    """Time every form once a round."""
+    """Time every form once a round; seconds of one run."""
     order, shuffle = list(forms), random.Random(0).shuffle
     for form in forms.values():
         for _ in range(warmup):
             form()
+    calls = {name: calls_for(form, LEAST_SAMPLE_S, CPU) for name, form in forms.items()}
     times: dict[str, list[float]] = {name: [] for name in forms}
     for _ in range(rounds):
         shuffle(order)
         for name in order:
-            started = time.perf_counter()
-            forms[name]()
-            times[name].append(time.perf_counter() - started)
+            times[name].append(seconds(forms[name], calls[name], CPU) / calls[name])
     return times
 
 
