@@ -17,7 +17,7 @@ from leanconv.deployment.onnx import ONNXRuntime
 from leanconv.errors import UserError
 from leanconv.models import create_model
 
-SUFFIXES = (".onnx", ".xml", ".pt2")
+SUFFIXES = (".onnx", ".xml", ".pt2", ".pte")
 
 
 def need(*packages: str) -> None:
@@ -27,7 +27,8 @@ def need(*packages: str) -> None:
 
 
 def need_runtime(suffix: str) -> None:
-    need(*{".onnx": ("onnxscript", "onnxruntime"), ".xml": ("onnxscript", "openvino"), ".pt2": ()}[suffix])
+    packages = {".onnx": ("onnxscript", "onnxruntime"), ".xml": ("onnxscript", "openvino"), ".pte": ("executorch",)}
+    need(*packages.get(suffix, ()))
 
 
 class Net(nn.Module):
@@ -61,6 +62,11 @@ def run_alone(path: Path, x: Tensor) -> np.ndarray:
 
         compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return compiled(x.numpy())[0]
+    if path.suffix == ".pte":
+        from executorch.runtime import Runtime
+
+        content = path.read_bytes()
+        return Runtime.get().load_program(content).load_method("forward").execute([x])[0].numpy()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         return torch.export.load(path).module()(x).numpy()
@@ -134,7 +140,7 @@ def test_aotinductor(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["net.aoti.pt2"]
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if suffix != ".pte"])  # shows results alone
 def test_outputs_that_differ_are_traced_to_their_layer_and_leave_nothing(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +242,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         export(Net(), tmp_path / "net.onnx")
 
 
-@pytest.mark.parametrize("name", ["eager", "onnxruntime", "openvino", "torch.export"])
+@pytest.mark.parametrize("name", ["eager", "onnxruntime", "openvino", "torch.export", "executorch"])
 def test_every_engine_runs_a_network_and_its_own_files(name: str, tmp_path: Path) -> None:
     engine = engine_named(name)
     for package in getattr(engine, "packages", ()):

@@ -61,7 +61,7 @@ def compare(
             "--engines",
             metavar="NAME,…",
             help="Also time the trained networks, folded, on the CPU in eager, compile, onnxruntime, openvino, "
-            "torch.export or aotinductor.",
+            "torch.export, aotinductor or executorch.",
         ),
     ] = None,
     data_folder: DataFolder = None,

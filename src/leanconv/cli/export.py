@@ -27,7 +27,10 @@ def export(
         str, typer.Argument(help="Name of a network; leanconv list shows them. Or a file of leanconv compress.")
     ],
     target: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write: .onnx, .xml (OpenVINO), .pt2 or .aoti.pt2.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="File to write: .onnx, .xml (OpenVINO), .pt2, .aoti.pt2 or .pte (ExecuTorch)."
+        ),
     ],
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Its weights or a checkpoint, as .safetensors.")

@@ -74,12 +74,14 @@ class FileEngine(ABC):
         name: Of the engine.
         suffix: Of its files.
         packages: What must be installed.
+        extra: What of this package installs it.
         int8: Whether its own tool quantises after training.
     """
 
     name: str
     suffix: str
     packages: tuple[str, ...] = ()
+    extra: str = "deploy"
     int8: bool = False
 
     def require(self) -> None:
@@ -88,7 +90,7 @@ class FileEngine(ABC):
         Raises:
             UserError: It is not.
         """
-        require_deploy_extra(*self.packages)
+        require_deploy_extra(*self.packages, extra=self.extra)
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the packages behind the engine."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from leanconv.deployment.engine import Engine, FileEngine, Runner, as_tuple, flattened
+from leanconv.deployment.executorch import ExecuTorch
 from leanconv.deployment.extra import require_compiler
 from leanconv.deployment.onnx import ONNXRuntime
 from leanconv.deployment.openvino import OpenVINO
@@ -61,7 +62,7 @@ def _network(source: nn.Module | Path, name: str) -> nn.Module:
     return source
 
 
-FILE_ENGINES: tuple[FileEngine, ...] = (ONNXRuntime(), OpenVINO(), TorchProgram(), AOTInductor())
+FILE_ENGINES: tuple[FileEngine, ...] = (ONNXRuntime(), OpenVINO(), TorchProgram(), AOTInductor(), ExecuTorch())
 #: Every engine by name.
 ENGINES: dict[str, Engine] = {
     Eager.name: Eager(),

@@ -50,7 +50,8 @@ def export(
     Args:
         model: The network; :func:`leanconv.fold` makes most of them faster first.
         path: The file; its suffix says for what: ``.onnx`` for ONNX Runtime, ``.xml`` for OpenVINO, ``.pt2`` for
-            ``torch.export.load``, ``.aoti.pt2`` for AOTInductor (compiled here, which needs a C++ compiler).
+            ``torch.export.load``, ``.aoti.pt2`` for AOTInductor (compiled here, which needs a C++ compiler), ``.pte``
+            for ExecuTorch.
         example: An input, or one tensor per positional argument, batch first.  By default a random image of
             ``model.input_size`` where the network has that attribute, else ``(1, 3, 32, 32)``.
         verify: Whether to compare and time.

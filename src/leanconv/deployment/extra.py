@@ -8,11 +8,12 @@ from leanconv.errors import UserError
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
-def require_deploy_extra(*packages: str) -> None:
+def require_deploy_extra(*packages: str, extra: str = "deploy") -> None:
     """Make sure that the packages behind a target are installed, before anything is computed.
 
     Args:
         packages: Names under which they are imported.
+        extra: Of this package, that brings them.
 
     Raises:
         UserError: One of them is not installed.
@@ -20,8 +21,8 @@ def require_deploy_extra(*packages: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise UserError(
-            f'Other runtimes need the "deploy" extra, {" and ".join(missing)} is not installed: '
-            'pip install "leanconv[deploy]"'
+            f'Other runtimes need the "{extra}" extra, {" and ".join(missing)} is not installed: '
+            f'pip install "leanconv[{extra}]"'
         )
 
 
