@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def upscale(
-    sources: Annotated[list[Path], typer.Argument(metavar="PICTURE…", help="Picture files, or folders of them.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Picture files, or folders of them.")],
     target: Annotated[
         Path, typer.Option("--output", "-o", help="File to write; a folder for several pictures, made if need be.")
     ],
