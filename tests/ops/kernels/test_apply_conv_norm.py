@@ -113,6 +113,18 @@ def test_other_layouts_and_types_are_left_to_torch(fused: list[tuple[int, ...]])
     assert not fused
 
 
+def test_transforms_of_functions_see_the_modules(fused: list[tuple[int, ...]]) -> None:
+    conv, norm, x = depthwise(), nn.BatchNorm2d(16, track_running_stats=False), images(3, 16, 4, 4)
+
+    def loss(image: Tensor) -> Tensor:
+        return apply_conv_norm(image, conv, norm).pow(3).sum()
+
+    found = torch.func.grad(loss)(x)
+    assert not fused
+    (expected,) = torch.autograd.grad(norm(conv(x.requires_grad_())).pow(3).sum(), x)
+    assert_close(found, expected)
+
+
 @needs_kernel
 def test_autocast_fuses_bfloat16(fused: list[tuple[int, ...]]) -> None:
     conv, norm = depthwise(), nn.BatchNorm2d(16)

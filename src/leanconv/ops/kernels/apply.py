@@ -42,9 +42,9 @@ def apply_conv_norm(
     """Return ``activation(norm(conv(x)) + x + added)``, and update the norm's running statistics.
 
     In training on a processor, batch norms are fused with what follows them, and with the convolution before them where
-    that is depthwise, if images have their channels last in memory (:func:`arranged` sees to it), nothing is compiled
-    or exported, and the modules are the plain ones of torch without hooks.  Everything else is computed module by
-    module.
+    that is depthwise, if images have their channels last in memory (:func:`arranged` sees to it), nothing is compiled,
+    exported or transformed by ``torch.func``, and the modules are the plain ones of torch without hooks.  Everything
+    else is computed module by module.
 
     Args:
         x: Images, ``(N, C, H, W)``; anything else is computed module by module.
@@ -112,6 +112,7 @@ def _fusible(norm: nn.Module, x: Tensor, added: Tensor | None) -> TypeGuard[nn.B
         and x.dim() == 4
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch._C._get_tracing_state()
+        and torch._C._functorch.maybe_current_level() is None
         and norm.affine
         and norm.weight.dtype == torch.float32
         and not has_hooks(norm)
