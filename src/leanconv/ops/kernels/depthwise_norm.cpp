@@ -27,6 +27,7 @@ void convolve(const Plan<TAPS>& p, const T* x, const float* weight, const float*
           const Ahead next = p.ahead(band, DOWN);
           fetch(x + next.x, p.band_x(), block, p.blocks);
           if (added) fetch(added + next.y, p.band_y(), block, p.blocks);
+          fetch<true>(y + next.y, p.band_y(), block, p.blocks);
           const Weights<TAPS> w(weight, p.channels, c);
           const Vector factor = load(scale + c), constant = load(bias + c);
           for (int64_t n = band.first; n < band.last; ++n) {
