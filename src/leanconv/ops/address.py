@@ -82,10 +82,21 @@ def address_shift(x: Tensor, border: Border = "flat", *, first_channel: int = 0,
             start = first * height * width + down * width + right
             part = circular(x.flatten(1), start, quarter * height * width).unflatten(1, (quarter, height, width))
         else:
-            # A negative amount of padding crops the side that moves out.
-            part = F.pad(circular(x, first, quarter), (-right, right, -down, down))
+            part = _moved(circular(x, first, quarter), down, right)
         parts.append(part[:, :, ::stride, ::stride])
     return torch.cat(parts, 1)
+
+
+def _moved(x: Tensor, down: int, right: int) -> Tensor:
+    """Take each sample from its neighbour along one axis, and zero at the border."""
+    if not torch.compiler.is_exporting():
+        # A negative amount of padding crops the side that moves out.
+        return F.pad(x, (-right, right, -down, down))
+    # Runtimes put pieces together faster than they pad rows: ONNX Runtime in two thirds of the time on 16x240x16x16.
+    axis, step = (3, right) if right else (2, down)
+    zeros = torch.zeros_like(x.narrow(axis, 0, 1))
+    kept = x.narrow(axis, max(step, 0), x.shape[axis] - 1)
+    return torch.cat((kept, zeros) if step > 0 else (zeros, kept), axis)
 
 
 def shortcut_shift(x: Tensor, y: Tensor) -> Tensor:
