@@ -3,8 +3,8 @@
 //
 // Every pass goes through an image a few rows at a time, which the first cache holds, and through these 16 channels at
 // a time: weights, sums and gradients of weights then stay in registers.  The convolution is computed again in every
-// pass, because that takes less time than to write its result and read it back.  Sums are kept for each group of images and added
-// up in a fixed order, in double precision: results do not depend on the number of threads.
+// pass, because that takes less time than to write its result and read it back.  Sums are kept for each group of images
+// and added up in a fixed order, in double precision: results do not depend on the number of threads.
 
 #include <cmath>
 #include <type_traits>
