@@ -12,8 +12,10 @@ from leanconv.training import Recipe, train
 
 #: One member a family: the first name registered for each class of network that takes images.
 FAMILIES = {
-    MODELS[name].build: name for name in reversed(list(MODELS)) if len(MODELS[name].input_size) == 3
-}  # fmt: skip
+    entry.build: name
+    for name, entry in reversed([(name, MODELS[name]) for name in MODELS])
+    if entry.purpose == "classify" and len(entry.input_size) == 3
+}
 RECIPE = Recipe(epochs=1, batch_size=64, lr=0.05, nesterov=True, weight_decay=5e-4, warmup_epochs=0.2)
 
 
