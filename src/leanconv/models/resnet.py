@@ -154,7 +154,7 @@ class ResNet(ConvNet):
         features_only: bool = False,
     ) -> None:
         check_stem(stem)
-        first = conv_norm(in_channels, base_width, 3)
+        first: nn.Sequential = conv_norm(in_channels, base_width, 3)
         if stem == "imagenet":
             first = nn.Sequential(*conv_norm(in_channels, base_width, 7, 2), nn.MaxPool2d(3, 2, 1))
         planes = [base_width * 2**stage for stage in range(len(depths))]
