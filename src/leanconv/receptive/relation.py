@@ -172,14 +172,12 @@ class Relation:
             return self.moved(dim, before, reach - before, stride).with_dim(dim, length)
         if self.is_uniform(dim) and self._meets_samples(dim, length, kernel, stride, before, dilation):
             return self.with_dim(dim, length)
-        values = self.expanded(dim).values.movedim(1 + dim, -1)
-        missing = (length - 1) * stride + reach + 1 - before - values.shape[-1]
-        values = F.pad(values, (before, max(0, missing)))
-        taps = [values[..., tap * dilation :: stride][..., :length] for tap in range(kernel)]
-        joined = taps[0]
-        for tap in taps[1:]:
-            joined = torch.maximum(joined, tap)
-        return self.with_dim(dim, length, joined.movedim(-1, 1 + dim))
+        missing = (length - 1) * stride + reach + 1 - before - self.shape[dim]
+        values = _padded(self.expanded(dim).values, 1 + dim, before, max(0, missing))
+        joined = _every(values, 1 + dim, 0, stride, length)
+        for tap in range(1, kernel):
+            joined = torch.maximum(joined, _every(values, 1 + dim, tap * dilation, stride, length))
+        return self.with_dim(dim, length, joined)
 
     def _meets_samples(self, dim: int, length: int, kernel: int, stride: int, before: int, dilation: int) -> bool:
         """Return whether no position of a window lies in the padding alone."""
@@ -193,8 +191,7 @@ class Relation:
             return self.moved(dim, before, -before).with_dim(dim, length)
         if self.is_uniform(dim) and before <= 0 and after <= 0:
             return self.with_dim(dim, length)
-        values = self.expanded(dim).values.movedim(1 + dim, -1)
-        return self.with_dim(dim, length, F.pad(values, (before, after)).movedim(-1, 1 + dim))
+        return self.with_dim(dim, length, _padded(self.expanded(dim).values, 1 + dim, before, after))
 
     def cut(self, dim: int, start: int, length: int, step: int = 1) -> Self:
         """Keep ``length`` elements of a dimension, every ``step``-th from ``start`` on."""
@@ -202,8 +199,7 @@ class Relation:
             return self.moved(dim, -start, start, step).with_dim(dim, length)
         if self.is_uniform(dim):
             return self.with_dim(dim, length)
-        kept = self.values.movedim(1 + dim, -1)[..., start::step][..., :length]
-        return self.with_dim(dim, length, kept.movedim(-1, 1 + dim))
+        return self.with_dim(dim, length, _every(self.values, 1 + dim, start, step, length))
 
     def pick(self, dim: int, index: Tensor) -> Self:
         """Take elements of a dimension in any order."""
@@ -244,6 +240,16 @@ class Relation:
             labels += [None] * len(news)
         values = relation.values.reshape(relation.values.shape[0], *lengths)
         return replace(relation, values=values, shape=tuple(shape), labels=tuple(labels))
+
+
+def _padded(values: Tensor, dim: int, before: int, after: int) -> Tensor:
+    """Add zeros along a dimension, or take elements away, without moving it: memory in order is viewed, not copied."""
+    return F.pad(values, (*[0, 0] * (values.dim() - 1 - dim), before, after))
+
+
+def _every(values: Tensor, dim: int, start: int, step: int, length: int) -> Tensor:
+    """Keep ``length`` elements of a dimension, every ``step``-th from ``start`` on."""
+    return values[(slice(None),) * dim + (slice(start, start + length * step, step),)]
 
 
 def matching_dims(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
