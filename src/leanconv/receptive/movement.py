@@ -91,6 +91,12 @@ def stack(call: Call) -> Outcome:
     return concatenate([part.insert(dim) for part in parts], [1] * len(parts), dim)
 
 
+@rule(*(f"{kind}_like" for kind in ("zeros", "ones", "full", "empty", "rand", "randn")))
+def blank(call: Call) -> Outcome:
+    """Take nothing but the shape."""
+    return _independent(call.inputs[0], call.shape)
+
+
 def _shape(part: Any) -> tuple[int, ...]:
     return part.shape if isinstance(part, Relation) else tuple(part.meta["val"].shape)
 
