@@ -162,6 +162,6 @@ for _name, _published, _options in (
         published=_published,
         input_size=(3, 227, 227),
         num_classes=1000,
-        small={"width_multiplier": 0.25},
+        small={"width_multiplier": 0.5},
         **_options,
     )
