@@ -46,13 +46,14 @@ def test_padding_and_order_are_the_papers(channels: int, groups: int, taps: int,
     assert_close(operator(x), by_the_formula(x, operator.weight, pads[0]), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("channels", "groups", "taps"), [(16, 2, 8), (32, 4, 16), (12, 3, 12), (8, 2, 2), (9, 1, 4)])
 def test_inference_computes_the_same_with_as_many_operations(
-    channels: int, groups: int, taps: int, memory_format: torch.memory_format
+    channels: int, groups: int, taps: int, memory_format: torch.memory_format, images: int
 ) -> None:
     operator = GroupedChannelwiseConv2d(channels, groups, channel_kernel_size=taps, bias=True).double()
-    x = torch.randn(2, channels, 3, 5, dtype=torch.float64).to(memory_format=memory_format)
+    x = torch.randn(images, channels, 3, 5, dtype=torch.float64).to(memory_format=memory_format)
     with FlopCounterMode(display=False) as learning:
         expected = operator(x)
     with torch.inference_mode(), FlopCounterMode(display=False) as inferring:

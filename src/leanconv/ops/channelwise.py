@@ -8,9 +8,10 @@ follows.
 Cost for ``c`` channels and ``f`` taps on ``h x w`` pixels: ``g f`` parameters and ``f c h w`` MACs, against ``c²`` and
 ``c² h w`` of a pointwise convolution.  Written as a convolution over an image with one more axis, which has one input
 and ``g`` output channels, it keeps processors waiting; here every pixel is a channel of a depthwise convolution along
-the channels, which is how a contiguous image lies in memory.  Inference with several kernels on a processor takes
-matrix products instead: the channels below the kernels are a matrix that lies in memory as it is, wherever they stand
-(on an AMD EPYC, Zen 5, 512 channels of 14x14 take 4 kernels half the time; one kernel alone keeps it waiting).
+the channels, which is how a contiguous image lies in memory.  Inference of one image by several kernels on a processor
+takes matrix products instead: the channels below the kernels are a matrix that lies in memory as it is, wherever they
+stand (on an AMD EPYC, Zen 5, 512 channels of 14x14 take 4 kernels half the time, 2 kernels four fifths; several images
+or one kernel gain nothing).
 """
 
 import math
@@ -47,7 +48,7 @@ def channelwise_conv(x: Tensor, weight: Tensor) -> Tensor:
     """
     kernels, taps = weight.shape
     low, high = channel_padding(x.shape[1], taps, kernels)
-    if kernels > 1 and x.is_cpu and infers(x, weight):
+    if kernels > 1 and x.shape[0] == 1 and x.is_cpu and infers(x, weight):
         return _products(F.pad(x.flatten(2), (0, 0, low, high)).contiguous(), weight).reshape(x.shape)
     pixels = x.flatten(2).unsqueeze(1)  # (N, 1, c, pixels)
     if low != high:
@@ -67,14 +68,11 @@ def channelwise_conv(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _products(padded: Tensor, weight: Tensor) -> Tensor:
-    """Return ``(N, g, places, pixels)`` of a padded contiguous image ``(N, channels, pixels)`` by matrix products."""
-    (kernels, taps), pixels = weight.shape, padded.shape[2]
+    """Return ``(g, places, pixels)`` of a padded contiguous image ``(1, channels, pixels)`` by matrix products."""
+    (kernels, taps), (image,), pixels = weight.shape, padded, padded.shape[2]
     windows = ((padded.shape[1] - taps) // kernels + 1, taps, pixels)
-    out = padded.new_empty(padded.shape[0], kernels, windows[0], pixels)
-    for image, target in zip(padded, out, strict=True):  # one by one, to find in the cache what was written
-        below = image.as_strided(windows, (kernels * pixels, pixels, 1))
-        target.copy_(torch.bmm(weight.expand(windows[0], -1, -1), below).transpose(0, 1))
-    return out
+    below = image.as_strided(windows, (kernels * pixels, pixels, 1))
+    return torch.bmm(weight.expand(windows[0], -1, -1), below).transpose(0, 1)
 
 
 class GroupedChannelwiseConv(StructuredConv):
