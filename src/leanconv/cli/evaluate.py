@@ -10,7 +10,7 @@ import typer
 from leanconv.cli.console import output, print_json
 from leanconv.cli.normalisation import Mean, Normalisation, Std, renormalised
 from leanconv.cli.options import DataFolder, DataIfNeeded, Device, Json, Scales, Width, between, needed
-from leanconv.cli.superres import enlarges, evaluate_pictures, refuse_classifiers_options
+from leanconv.cli.superres import enlarges, evaluate_pictures, refuse_classifiers_options, refuse_scales
 from leanconv.errors import UserError
 
 
@@ -53,8 +53,7 @@ def evaluate(
             as_json=as_json,
         )
         return
-    if scales:
-        raise UserError(f"--scale does not apply to {model!r}, which classifies images: leave it out.")
+    refuse_scales(model, scales)
     if weights is None:
         raise UserError("--weights is missing: give the network's weights or a checkpoint, as .safetensors.")
     name = needed(data)

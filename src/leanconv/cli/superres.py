@@ -35,6 +35,12 @@ def refuse_classifiers_options(model: str, **given: Any) -> None:
             raise UserError(f"--{name} does not apply to {model!r}, which enlarges the luma of images: leave it out.")
 
 
+def refuse_scales(model: str, scales: list[int] | None) -> None:
+    """Refuse scales for a network that classifies."""
+    if scales:
+        raise UserError(f"--scale does not apply to {model!r}, which classifies images: leave it out.")
+
+
 def train_pictures(
     model: str,
     data: str | None,

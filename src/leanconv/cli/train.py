@@ -23,7 +23,7 @@ from leanconv.cli.options import (
     needed,
     overrides,
 )
-from leanconv.cli.superres import RECIPE, enlarges, refuse_classifiers_options, train_pictures
+from leanconv.cli.superres import RECIPE, enlarges, refuse_classifiers_options, refuse_scales, train_pictures
 from leanconv.errors import UserError
 
 
@@ -98,8 +98,7 @@ def train(
             as_json=as_json,
         )
         return
-    if scales:
-        raise UserError(f"--scale does not apply to {model!r}, which classifies images: leave it out.")
+    refuse_scales(model, scales)
     images = load(name, folder=folder)
     torch.manual_seed(plan.seed)
     network = build_model(model, images, width)
