@@ -1,5 +1,7 @@
 """The comparison as a table for the terminal."""
 
+from collections.abc import Iterable
+
 from rich import box
 from rich.table import Table
 
@@ -10,40 +12,43 @@ from leanconv.measurement import Latency
 
 def table(comparison: Comparison) -> Table:
     """Return a rich table: one row a model, under every cost its multiple of the baseline's."""
-    result = Table(
-        title=f"{len(comparison.entries)} models on {comparison.settings['data']['name']}",
-        caption=_caption(comparison),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
-        pad_edge=False,
+    result = _frame(
+        f"{len(comparison.entries)} models on {comparison.settings['data']['name']}",
+        _caption(comparison),
+        ("accuracy %", "params", "MACs", "moved", "memory", "latency"),
     )
-    result.add_column("model", no_wrap=True)
-    for heading in ("accuracy %", "params", "MACs", "moved", "memory", "latency"):
-        result.add_column(heading, justify="right", no_wrap=True)
     for entry in comparison.entries:
         is_baseline = entry.model == comparison.baseline
         result.add_row(*_cells(comparison, entry), style="bold" if is_baseline else None)
     return result
 
 
-def engine_table(comparison: Comparison) -> Table:
-    """Return a rich table of the times in engines: one row a model, under each time its multiple of the baseline's."""
-    latency = next(iter(comparison.entries[0].engines.values()))
-    result = Table(
-        title="Latency, folded for inference",
-        caption=f"×: against {comparison.baseline} in the same engine.  The networks as trained with the first seed, "
-        f"batch of {latency.batch}, median of {latency.rounds} interleaved rounds on cpu, {_threads(latency)}.",
+def _frame(title: str, caption: str, headings: Iterable[str]) -> Table:
+    """Return a table of models without rows."""
+    frame = Table(
+        title=title,
+        caption=caption,
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
         pad_edge=False,
     )
-    result.add_column("model", no_wrap=True)
-    for engine in comparison.engines:
-        result.add_column(engine, justify="right", no_wrap=True)
+    frame.add_column("model", no_wrap=True)
+    for heading in headings:
+        frame.add_column(heading, justify="right", no_wrap=True)
+    return frame
+
+
+def engine_table(comparison: Comparison) -> Table:
+    """Return a rich table of the times in engines: one row a model, under each time its multiple of the baseline's."""
+    latency = next(iter(comparison.entries[0].engines.values()))
+    result = _frame(
+        "Latency, folded for inference",
+        f"×: against {comparison.baseline} in the same engine.  The networks as trained with the first seed, "
+        f"batch of {latency.batch}, median of {latency.rounds} interleaved rounds on cpu, {_threads(latency)}.",
+        comparison.engines,
+    )
     for entry in comparison.entries:
         is_baseline = entry.model == comparison.baseline
         cells = [
