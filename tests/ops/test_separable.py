@@ -1,10 +1,13 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
 from leanconv.errors import UserError
-from leanconv.ops import DepthwiseSeparableConv2d
+from leanconv.ops import DepthwiseSeparableConv1d, DepthwiseSeparableConv2d, DepthwiseSeparableConv3d
+from leanconv.ops.separable import DepthwiseSeparableConv
 
 
 def test_full_rank_fit_is_exact() -> None:
@@ -25,3 +28,31 @@ def test_rank_one_error_is_that_of_each_channels_other_singular_values() -> None
 def test_multiplier_below_one_is_refused() -> None:
     with pytest.raises(UserError, match="depth_multiplier"):
         DepthwiseSeparableConv2d(4, 4, 3, depth_multiplier=0)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("cls", [DepthwiseSeparableConv1d, DepthwiseSeparableConv2d, DepthwiseSeparableConv3d])
+def test_training_by_the_composed_kernel_gives_the_factored_outputs_and_gradients(
+    cls: type[DepthwiseSeparableConv], groups: int
+) -> None:
+    operator = cls(4, 6, 3, 2, 1, 1, groups, depth_multiplier=3, dtype=torch.float64)
+    x = torch.randn(2, 4, *[7] * operator.dims, dtype=torch.float64, requires_grad=True)
+    calls: list[nn.Module] = []
+    operator.depthwise.register_forward_hook(lambda *_: calls.append(operator.depthwise))
+    found = []
+    for training in (True, False):
+        y = operator.train(training)(x)
+        found.append((y, *torch.autograd.grad(y.square().sum(), [x, *operator.parameters()])))
+    assert len(calls) == 1  # only evaluation filters channel by channel
+    for composed, factored in zip(*found, strict=True):
+        assert_close(composed, factored, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("change", [{"depth_multiplier": 1}, {"padding_mode": "reflect"}, {"in_channels": 128}])
+def test_only_what_gains_is_trained_composed(change: dict[str, object]) -> None:
+    arguments: dict[str, Any] = {"in_channels": 4, "padding": 1, "depth_multiplier": 2} | change
+    operator = DepthwiseSeparableConv2d(out_channels=6, kernel_size=3, **arguments)
+    calls: list[nn.Module] = []
+    operator.depthwise.register_forward_hook(lambda *_: calls.append(operator))
+    operator(torch.randn(1, operator.in_channels, 5, 5))
+    assert calls

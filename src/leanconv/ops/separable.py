@@ -16,7 +16,11 @@ from torch import Tensor
 from leanconv.errors import UserError
 from leanconv.linalg import truncated_svd
 from leanconv.ops.geometry import Geometry, Padding, PaddingMode, Size, check_groups
-from leanconv.ops.structured import OPERATORS, Conv, StructuredConv, geometry_of, make_conv
+from leanconv.ops.structured import CONV_FUNCTION, OPERATORS, Conv, StructuredConv, geometry_of, make_conv
+
+#: Up to this many channels a CPU trains several depthwise kernels a channel faster by the dense kernel they make
+#: (``benchmarks/separable_training.py``): PyTorch's convolutions with a depth multiplier are slow backwards.
+COMPOSED_CHANNELS = 64
 
 
 class DepthwiseSeparableConv(StructuredConv):
@@ -88,9 +92,34 @@ class DepthwiseSeparableConv(StructuredConv):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filter each channel, then mix them."""
+        """Filter each channel, then mix them; training may compose both into one convolution, which is the same."""
+        if self._trains_composed(x):
+            return self._composed(x)
         y: Tensor = self.pointwise(self.depthwise(x))
         return y
+
+    def _trains_composed(self, x: Tensor) -> bool:
+        return (
+            self.depth_multiplier > 1
+            and self.in_channels <= COMPOSED_CHANNELS
+            and self.training
+            and torch.is_grad_enabled()
+            and x.device.type == "cpu"
+            and self.geometry.padding_mode == "zeros"
+        )
+
+    def _composed(self, x: Tensor) -> Tensor:
+        """Make the dense kernel, ``W[o, i] = sum_m P[o, i m] D[i m]``, and convolve by it."""
+        filters = self.depthwise.weight.flatten(1).unflatten(
+            0, (self.groups, -1, self.depth_multiplier)
+        )  # (g, i, m, K)
+        mix = self.pointwise.weight.flatten(1).unflatten(1, (-1, self.depth_multiplier))  # (g o, i, m)
+        kernel = torch.einsum("goim,gimk->goik", mix.unflatten(0, (self.groups, -1)), filters).flatten(0, 1)
+        kernel = kernel.unflatten(2, self.geometry.kernel_size)
+        geometry = self.geometry
+        return CONV_FUNCTION[self.dims](
+            x, kernel, self.pointwise.bias, geometry.stride, geometry.padding, geometry.dilation, self.groups
+        )
 
     @classmethod
     @torch.no_grad()
