@@ -43,7 +43,7 @@ TIMED_SCALE = 2
 GAIN_BAR, BEHIND_BAR, TIMES_BAR = 1.5, 0.3, 20.0
 SEED = 0
 # Alike for both: patches of the paper, an optimizer that needs no fifty epochs, 250 steps an epoch.
-ALIKE = ("batch_size=16", "lr=5.0e-4", "superres.patch_size=31", "superres.patch_stride=21", "superres.patches=4000")
+ALIKE = ("batch_size=16", "superres.patch_size=31", "superres.patch_stride=21", "superres.patches=4000")
 QUICK = ("epochs=1", "warmup_epochs=0", "superres.patches=32")
 
 
@@ -70,11 +70,11 @@ class Trained:
 
 
 NETWORKS = {
-    "drrn_b1u9": Trained("drrn_b1u9", 32, ALIKE),
-    "ran_drrn_b1u9": Trained("ran_drrn_b1u9", 32, ALIKE),
+    "drrn_b1u9": Trained("drrn_b1u9", 24, ALIKE),
+    "ran_drrn_b1u9": Trained("ran_drrn_b1u9", 24, ALIKE),
     **{
         f"lean_sr_x{scale}": Trained("lean_sr", epochs, (f"superres.patch_size={side}",), {"scale": scale})
-        for scale, epochs, side in ((2, 40, 64), (3, 20, 72), (4, 20, 72))
+        for scale, epochs, side in ((2, 20, 64), (3, 8, 72), (4, 8, 72))
     },
 }
 

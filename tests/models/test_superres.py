@@ -87,6 +87,13 @@ def test_the_axial_unit_is_a_ran_block_without_norm() -> None:
     torch.testing.assert_close(unit(h), F.conv2d(w.relu(), unit.expand[0].weight))
 
 
+@pytest.mark.parametrize("axial_ends", [False, True])
+def test_features_start_as_answers_to_detail_alone(axial_ends: bool) -> None:
+    model = create_model("drrn_b1u9", width=8, recursions=1, axial_ends=axial_ends)
+    features = model.blocks[0].entry(torch.full((1, 1, 9, 9), 0.5))[..., 2:-2, 2:-2]
+    torch.testing.assert_close(features, torch.zeros_like(features), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("axial_ends", [False, True])
 def test_gradients_reach_every_parameter_of_every_unit(unit: str, axial_ends: bool) -> None:

@@ -168,6 +168,25 @@ def test_recipes_that_come_with_the_package(discs: PictureData) -> None:
     assert paper.to_dict()["task"] == "superres"
 
 
+@pytest.mark.parametrize("loss", ["squares", "l1", "charbonnier"])
+def test_what_is_shaved_does_not_count_in_the_loss(loss: str) -> None:
+    inputs, targets = torch.rand(2, 3, 1, 20, 24)
+    wrong = targets.clone()
+    wrong[..., :3, :] = wrong[..., -3:, :] = wrong[..., :3] = wrong[..., -3:] = 9.0
+    task = SuperResolve(loss=loss, patch_size=20, shave=3)
+    assert task.loss(nn.Identity(), inputs, wrong) == task.loss(nn.Identity(), inputs, targets)
+    inside = (..., slice(3, -3), slice(3, -3))
+    whole = SuperResolve(loss=loss, patch_size=20)
+    assert task.loss(nn.Identity(), inputs, targets) == whole.loss(nn.Identity(), inputs[inside], targets[inside])
+
+
+@pytest.mark.parametrize("shave", [-1, 7, 1.5])
+def test_more_cannot_be_shaved_than_patches_have(shave: int) -> None:
+    SuperResolve(patch_size=16, shave=6)
+    with pytest.raises(UserError, match="of patches of 16 pixels, 0 to 6 can be shaved off"):
+        SuperResolve(patch_size=16, shave=shave)
+
+
 def test_mistakes_are_answered(discs: PictureData, tmp_path: Path) -> None:
     model = create_model("drrn_b1u9", **TINY)
     with pytest.raises(UserError, match=r"superres\.patchsize is not known: did you mean 'patch_size'"):

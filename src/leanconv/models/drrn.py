@@ -121,9 +121,11 @@ class DRRN(SuperResolution):
     """Deep recursive residual network.
 
     The first ReLU acts on the image itself, as published; luma is positive.  Convolutions start as He et al. (2015,
-    arXiv 1502.01852) draw them, but for two kinds that start at zero, our choice: those inside an axial convolution's
-    own residuals, which drawn so would multiply the variance by nine in each recursion, and the last, so that training
-    starts from the bicubic image.
+    arXiv 1502.01852) draw them, with three exceptions, our choice.  Those inside an axial convolution's own residuals
+    start at zero, since drawn so they would multiply the variance by nine in each recursion, and so does the last, so
+    that training starts from the bicubic image.  The kernels of the first sum to zero: they answer to detail and not to
+    brightness, which in a network without biases decides at which side of zero every later ReLU is, so that it begins
+    as a linear one.
 
     Args:
         blocks: Recursive blocks in a row, B in the paper.
@@ -195,6 +197,9 @@ def _initialise(network: DRRN) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    for module in network.blocks[0].modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 1:
+            module.weight.data -= module.weight.data.mean((2, 3), keepdim=True)
     for module in network.modules():
         if isinstance(module, AxialConv2d):
             for convolution in module.convolutions():

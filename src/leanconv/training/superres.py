@@ -10,7 +10,7 @@ from leanconv.data.patches import PatchBatches, Patches, PlaneBatches, cut_to_mu
 from leanconv.data.pictures import PictureData
 from leanconv.errors import UserError, nearest
 from leanconv.imresize import imresize, to_uint8
-from leanconv.models.superres import check_scale
+from leanconv.models.superres import SCALES, check_scale
 from leanconv.training.metrics import at_least_float32
 from leanconv.training.recipe import Recipe
 from leanconv.training.tasks import Classify, Task
@@ -35,6 +35,8 @@ class SuperResolve:
         patch_size: Pixels a side of training patches of the large image.
         patch_stride: Pixels between them.
         patches: How many an epoch has, 0 for all there are.
+        shave: Pixels off each side of a patch that do not count in the loss, as an evaluation shaves pictures: what
+            networks pad there is an edge that pictures have at their ends only, but patches everywhere.
         scales: To evaluate at; by default all that the network is trained for.
         ssim: Whether to evaluate structural similarity too.
 
@@ -51,6 +53,7 @@ class SuperResolve:
         patch_size: int = Patches.size,
         patch_stride: int = Patches.stride,
         patches: int = Patches.number,
+        shave: int = 0,
         scales: tuple[int, ...] | None = None,
         ssim: bool = False,
     ) -> None:
@@ -58,6 +61,13 @@ class SuperResolve:
             raise UserError(f"loss={loss!r} is not known: {nearest(str(loss), LOSSES)}")
         self.measure = loss
         self.patches = Patches(patch_size, patch_stride, patches)
+        most = (patch_size - max(SCALES)) // 2  # patches may be cut to a multiple of the scale
+        if type(shave) is not int or not 0 <= shave <= max(most, 0):
+            raise UserError(
+                f"shave={shave!r} does not work: of patches of {patch_size} pixels, 0 to {max(most, 0)} can be shaved "
+                "off each side."
+            )
+        self.shave = shave
         self.scales, self.ssim = scales, ssim
 
     def check(self, model: nn.Module, data: PictureData) -> None:
@@ -93,6 +103,9 @@ class SuperResolve:
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch of patches."""
         enlarged = at_least_float32(model(inputs))
+        height, width = targets.shape[2:]
+        inside = (..., slice(self.shave, height - self.shave), slice(self.shave, width - self.shave))
+        enlarged, targets = enlarged[inside], targets[inside]
         if self.measure == "squares":
             return F.mse_loss(enlarged, targets, reduction="sum") / (2 * len(targets))
         if self.measure == "l1":
@@ -177,7 +190,7 @@ def make_task(recipe: Recipe) -> Task:
     """
     if recipe.task == "classify":
         return Classify(recipe.label_smoothing)
-    known = ("loss", "patch_size", "patch_stride", "patches")
+    known = ("loss", "patch_size", "patch_stride", "patches", "shave")
     for name in recipe.superres:
         if name not in known:
             raise UserError(f"Recipe value superres.{name} is not known: {nearest(name, known)}")
