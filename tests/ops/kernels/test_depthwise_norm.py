@@ -84,7 +84,7 @@ KERNELS = {(3, 1): (1, 0), (1, 3): (0, 1), (7, 1): (3, 0), (1, 7): (0, 3), (5, 1
 @needs_kernel
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("shape", [(2, 16, 8, 8), (3, 21, 5, 9), (4, 40, 2, 3), (1, 17, 13, 2)])
+@pytest.mark.parametrize("shape", [(2, 16, 8, 8), (3, 21, 5, 9), (4, 40, 2, 3), (1, 17, 13, 2), (2, 40, 19, 33)])
 def test_axial_and_square_kernels(kernel: tuple[int, int], residual: bool, shape: tuple[int, int, int, int]) -> None:
     compare(tensors(shape, kernel), (1, 1), KERNELS[kernel], (1, 1), residual, NO_ACTIVATION)
 

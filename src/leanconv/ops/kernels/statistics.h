@@ -5,35 +5,9 @@
 #include <cmath>
 #include <vector>
 
-#include "plan.h"
+#include "outputs.h"
 
-template <int TAPS>
-struct Weights {
-  Vector taps[Plan<TAPS>::ROOM];
-
-  // `weight` is (taps, channels).
-  Weights(const float* weight, int64_t channels, int64_t first) {
-    for (int t = 0; t < TAPS; ++t) taps[t] = load(weight + t * channels + first);
-  }
-
-  inline Vector operator()(const Vector* inputs) const {
-    if constexpr (TAPS == 0) return inputs[0];
-    Vector sum = taps[0] * inputs[0];
-#pragma GCC unroll 9
-    for (int t = 1; t < TAPS; ++t) sum += taps[t] * inputs[t];
-    return sum;
-  }
-};
-
-// Weights as convolutions of torch have them, (channels, taps), with the taps first.
-inline std::vector<float> by_tap(const Problem& p, const float* weight) {
-  std::vector<float> result(p.taps * p.channels);
-  for (int64_t c = 0; c < p.channels; ++c)
-    for (int64_t t = 0; t < p.taps; ++t) result[t * p.channels + c] = weight[c * p.taps + t];
-  return result;
-}
-
-inline void add(float* sum, const Vector* by_parity) { store(sum, load(sum) + (by_parity[0] + by_parity[1])); }
+inline void add(float* sum, Vector value) { store(sum, load(sum) + value); }
 
 // The sum of what was summed up for each group of images.
 inline std::vector<double> total(const std::vector<float>& values, int64_t groups) {
@@ -45,12 +19,12 @@ inline std::vector<double> total(const std::vector<float>& values, int64_t group
 }
 
 // The convolution's output at the middle of an image.
-template <int TAPS, class T>
-inline Vector middle_output(const Plan<TAPS>& p, const T* x, const Weights<TAPS>& w) {
+template <class P, class T>
+inline Vector middle_output(const P& p, const T* x, const Weights<P>& w) {
   const int64_t i = p.out_height / 2, j = p.out_width / 2;
-  if constexpr (TAPS == 0) return load(x + (i * p.width + j) * p.channels);
+  if constexpr (P::TAPS == 0) return load(x + (i * p.width + j) * p.channels);
   Vector sum{};
-  for (int t = 0; t < TAPS; ++t) {
+  for (int t = 0; t < P::TAPS; ++t) {
     const int64_t row = i * p.stride_high + p.rows[t], column = j * p.stride_wide + p.columns[t];
     if (row >= 0 && row < p.height && column >= 0 && column < p.width)
       sum += w.taps[t] * load(x + (row * p.width + column) * p.channels);
@@ -66,8 +40,8 @@ struct Moments {
   Moments(int64_t groups, int64_t width) : origins(groups * width), firsts(groups * width), seconds(groups * width) {}
 
   // Put the groups together (Chan et al., 1979).
-  template <int TAPS>
-  void finish(const Plan<TAPS>& p, float eps, float* mean, float* variance, float* inverse) const {
+  template <class P>
+  void finish(const P& p, float eps, float* mean, float* variance, float* inverse) const {
     const int64_t width = p.blocks * LANES;
     std::vector<double> means(width), squares(width);
     for (int64_t g = 0, i = 0; g < p.groups; ++g)
@@ -87,31 +61,31 @@ struct Moments {
 };
 
 // Mean, variance and inverse standard deviation of the convolution's output.
-template <class T, int TAPS>
-void statistics(const Plan<TAPS>& p, const T* x, const float* weight, float eps, float* mean, float* variance,
+template <class T, class P>
+void statistics(const P& p, const T* x, const float* weight, float eps, float* mean, float* variance,
                 float* inverse) {
   const std::vector<T> zeros(p.width * p.channels);
   const int64_t width = p.blocks * LANES;
   Moments moments(p.groups, width);
   for_groups(p, UP, 0, [&](int64_t group, float*) {
     for_bands(
-        p, group,
+        p, group, UP,
         [&](const Band& band, int64_t block, int64_t c) {
-          fetch(x + p.ahead(band, UP).x, p.band_x(), block, p.blocks);
-          const Weights<TAPS> w(weight, p.channels, c);
+          const Weights<P> w(weight, p.channels, c);
           const int64_t at = group * width + block * LANES;
-          if (band.begin == 0) store(&moments.origins[at], middle_output(p, x + band.first * p.image + c, w));
+          if (band.begin == 0 && band.from == 0)
+            store(&moments.origins[at], middle_output(p, x + band.first * p.image + c, w));
           const Vector origin = load(&moments.origins[at]);
           Vector first[2]{}, second[2]{};
           for (int64_t n = band.first; n < band.last; ++n)
-            for_outputs<TAPS>(p, band.begin, band.end, x + n * p.image + c, zeros.data(),
-                              [&](int64_t, const Vector* inputs, int parity) __attribute__((always_inline)) {
-                                const Vector difference = w(inputs) - origin;
-                                first[parity] += difference;
-                                second[parity] += difference * difference;
-                              });
-          add(&moments.firsts[at], first);
-          add(&moments.seconds[at], second);
+            for_outputs(p, band, x + n * p.image + c, zeros.data(),
+                        [&](int64_t, const Vector* inputs, int parity) __attribute__((always_inline)) {
+                          const Vector difference = w(inputs) - origin;
+                          first[parity] += difference;
+                          second[parity] += difference * difference;
+                        });
+          add(&moments.firsts[at], first[0] + first[1]);
+          add(&moments.seconds[at], second[0] + second[1]);
         },
         nothing);
   });
@@ -120,8 +94,8 @@ void statistics(const Plan<TAPS>& p, const T* x, const float* weight, float eps,
 
 // Sums of the gradient behind a norm, and of its product with the difference of the norm's input and its mean, give the
 // gradients of the norm's parameters; that of its input is `scale * gradient + slope * input + level`.
-template <int TAPS>
-void reduce(const Plan<TAPS>& p, const std::vector<float>& firsts, const std::vector<float>& seconds, const float* mean,
+template <class P>
+void reduce(const P& p, const std::vector<float>& firsts, const std::vector<float>& seconds, const float* mean,
             const float* inverse, const std::vector<float>& scale, float* dgamma, float* dbeta,
             std::vector<float>& slope, std::vector<float>& level) {
   const std::vector<double> sum_first = total(firsts, p.groups), sum_second = total(seconds, p.groups);
@@ -136,9 +110,9 @@ void reduce(const Plan<TAPS>& p, const std::vector<float>& firsts, const std::ve
 }
 
 // Sum up gradients of weights, and write them as convolutions of torch have them.
-template <int TAPS>
-void by_channel(const Plan<TAPS>& p, const std::vector<float>& products, float* dweight) {
+template <class P>
+void by_channel(const P& p, const std::vector<float>& products, float* dweight) {
   const std::vector<double> sums = total(products, p.groups);
   for (int64_t c = 0; c < p.channels; ++c)
-    for (int64_t t = 0; t < TAPS; ++t) dweight[c * TAPS + t] = sums[t * p.blocks * LANES + p.by_block(c)];
+    for (int64_t t = 0; t < P::TAPS; ++t) dweight[c * P::TAPS + t] = sums[t * p.blocks * LANES + p.by_block(c)];
 }
