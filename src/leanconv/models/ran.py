@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from leanconv.models.convnet import Classifier, ConvNet, conv_norm, join, make_stages, projection
 from leanconv.models.zoo import Source, register_model
 from leanconv.ops.axial import AxialConv2d
+from leanconv.ops.hooks import has_hooks
 from leanconv.ops.kernels import arranged
 
 #: Blocks a stage of the 26- to 152-layer networks; the comparison networks of the paper share them.
@@ -81,7 +82,9 @@ class RANBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, in_channels, H, W)`` to ``(N, 2 planes, H/stride, W/stride)``."""
-        y = self.act(self.pool(self.axial(self.reduce(x))))
+        y = self.reduce(x)
+        plain = isinstance(self.axial, AxialConv2d) and isinstance(self.pool, nn.Identity) and not has_hooks(self.axial)
+        y = self.axial(y, self.act) if self.training and plain else self.act(self.pool(self.axial(y)))
         return join(self.expand, y, self.shortcut(x), self.act)
 
 

@@ -128,14 +128,20 @@ class AxialConv(StructuredConv):
         self.norms = nn.ModuleList(norm_layer(width) if norm_layer else nn.Identity() for width in widths[1:])
         self.has_norm = norm_layer is not None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the 1-D convolutions in the order of the axes."""
+    def forward(self, x: Tensor, activation: nn.Module | None = None) -> Tensor:
+        """Apply the 1-D convolutions in the order of the axes, and the activation, fused in training where it can be.
+
+        Args:
+            x: Images.
+            activation: Of the result; None for none.
+        """
         for axis, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            step = self.geometry.stride[axis]
+            step, last = self.geometry.stride[axis], activation if axis == self.dims - 1 else None
             if self.residual and step > 1:
                 x = every(x, step, 2 + axis) + norm(conv(x))
+                x = x if last is None else last(x)
             else:
-                x = apply_conv_norm(x, conv, norm, residual=self.residual)
+                x = apply_conv_norm(x, conv, norm, last, residual=self.residual)
         return x
 
     def convolutions(self) -> list[Conv]:

@@ -184,3 +184,12 @@ def test_training_networks_compile_and_export_whole(fused: list[tuple[int, ...]]
     assert len(fused) == 2
     assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)
     assert_close(exported(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_kernel
+@pytest.mark.parametrize("stride", [1, 2])
+def test_axial_pairs_end_in_their_activation(stride: int, fused: list[tuple[int, ...]]) -> None:
+    pair = AxialConv2d(16, 16, 3, stride, padding=1, groups=16, bias=False, residual=True, norm_layer=nn.BatchNorm2d)
+    x = images(2, 16, 6, 6)
+    assert_close(pair(x, nn.ReLU()), pair(x).relu(), rtol=1e-4, atol=1e-5)
+    assert len(fused) == (4 if stride == 1 else 0)

@@ -102,6 +102,14 @@ def test_activation_and_addition(upper: float, kernel: tuple[int, int] | None, w
 
 
 @needs_kernel
+@pytest.mark.parametrize("upper", [RELU, RELU6])
+@pytest.mark.parametrize("kernel", [(3, 1), (1, 3), (1, 7)])
+@pytest.mark.parametrize("shape", [(2, 16, 19, 5), (3, 21, 4, 4)])
+def test_activation_of_a_residual(upper: float, kernel: tuple[int, int], shape: tuple[int, int, int, int]) -> None:
+    compare(tensors(shape, kernel), (1, 1), KERNELS[kernel], (1, 1), True, upper)
+
+
+@needs_kernel
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_geometry(data: st.DataObject) -> None:

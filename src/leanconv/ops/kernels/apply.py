@@ -81,11 +81,13 @@ def _best(
     x: Tensor, conv: nn.Module, norm: nn.Module, activation: nn.Module | None, residual: bool, added: Tensor | None
 ) -> Tensor:
     upper = NO_ACTIVATION
-    if activation is not None and not residual and not has_hooks(activation):
+    if activation is not None and not has_hooks(activation):
         upper = _BOUNDS.get(type(activation), NO_ACTIVATION)
     rest = None if upper != NO_ACTIVATION else activation
     if added is None and _fusible(norm, x, added):
         depthwise = _depthwise(x, conv, residual, upper)
+        if depthwise is None and residual:  # but perhaps without the activation
+            depthwise, rest = _depthwise(x, conv, residual, NO_ACTIVATION), activation
         if depthwise is not None and _pays(x):
             return _finished(x, _fused(x, depthwise[0], norm, None, depthwise[1]), rest)
     y = conv(x)

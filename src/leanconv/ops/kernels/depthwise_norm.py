@@ -119,7 +119,8 @@ def _problem(
     if taps not in TAPS or min(size) < 1 or any(not 0 <= p <= r for p, r in zip(options.padding, reach, strict=True)):
         return None
     centred = options.stride == (1, 1) and taps_high * taps_wide % 2 and size == list(x[2:])
-    if options.residual and not (taps and centred and options.upper == NO_ACTIVATION):
+    along_an_axis = 1 in (taps_high, taps_wide) and options.dilation == (1, 1)
+    if options.residual and not (taps and centred and (options.upper == NO_ACTIVATION or along_an_axis)):
         return None
     geometry = (*options.stride, *options.padding, *options.dilation)
     sizes = (images, height, width, channels, *size, taps_high, taps_wide, *geometry)

@@ -1,4 +1,4 @@
-// Gradients of inputs of convolutions of any geometry, row by row.
+// Gradients of inputs of convolutions of any geometry, row by row.  A residual may not have an activation behind it.
 
 #pragma once
 
