@@ -1,8 +1,8 @@
-"""The compiled kernel: built once by the machine's C++ compiler, at first use, and kept in the user's cache folder.
+"""The compiled kernels: built once by the machine's C++ compiler, at first use, and kept in the user's cache folder.
 
-Nothing depends on it: without a compiler (g++ or clang++, named by ``CXX`` or found on the path) networks train with
-PyTorch's own operators.  The kernel is plain C++ behind a C interface, so that it builds in seconds and fits every
-version of PyTorch, whose threads it shares by leaving the functions of OpenMP to be found in the process.
+Nothing depends on them: without a compiler (g++ or clang++, named by ``CXX`` or found on the path) networks run and
+train with PyTorch's own operators.  They are plain C++ behind a C interface, so that they build in seconds and fit
+every version of PyTorch, whose threads they share by leaving the functions of OpenMP to be found in the process.
 """
 
 import ctypes
@@ -22,7 +22,9 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("depthwise_norm.cpp")
+FOLDER = Path(__file__).parent
+#: What is compiled, by name and without suffix.
+SOURCES = ("depthwise_norm", "depthwise_pair")
 COMPILE = ("-std=gnu++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-fPIC")
 OPENMP = "-fopenmp"
 #: Seconds after which a compiler is given up; it takes about ten.
@@ -51,7 +53,7 @@ class Problem(ctypes.Structure):
 def library() -> ctypes.CDLL | None:
     """Return the kernel, built if need be, or None where it cannot be; why is logged once."""
     try:
-        path = _cache_folder() / f"depthwise_norm-{_fingerprint()}.so"
+        path = _cache_folder() / f"kernels-{_fingerprint()}.so"
         if not path.exists():
             _build(path)
         return _declared(ctypes.CDLL(str(path)))
@@ -84,7 +86,7 @@ def _compiler() -> str:
 
 def _fingerprint() -> str:
     """Of the sources, how they are compiled, and the processor: folders may be shared between machines."""
-    sources = sorted(path for path in SOURCE.parent.iterdir() if path.suffix in (".cpp", ".h"))
+    sources = sorted(path for path in FOLDER.iterdir() if path.suffix in (".cpp", ".h"))
     parts = [*(path.read_text() for path in sources), *COMPILE, OPENMP, platform.machine(), platform.processor()]
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -98,12 +100,13 @@ def _build(path: Path) -> None:
     compiler, started = _compiler(), time.monotonic()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        parts, whole = Path(folder, "kernel.o"), Path(folder, "kernel.so")
+        objects = {name: str(Path(folder, f"{name}.o")) for name in SOURCES}
+        whole = Path(folder, "kernels.so")
+        commands = [
+            [*COMPILE, OPENMP, "-c", str(FOLDER / f"{name}.cpp"), "-o", compiled] for name, compiled in objects.items()
+        ]
         # Linked without OpenMP's library: a second one besides PyTorch's would bring threads of its own.
-        for command in (
-            [*COMPILE, OPENMP, "-c", str(SOURCE), "-o", str(parts)],
-            ["-shared", str(parts), "-o", str(whole)],
-        ):
+        for command in (*commands, ["-shared", *objects.values(), "-o", str(whole)]):
             subprocess.run([compiler, *command], check=True, capture_output=True, text=True, timeout=PATIENCE)
         os.replace(whole, path)
     logger.info("Built the fused kernel with %s in %.0f s: %s", compiler, time.monotonic() - started, path)
@@ -112,6 +115,8 @@ def _build(path: Path) -> None:
 def _declared(kernel: ctypes.CDLL) -> ctypes.CDLL:
     pointer, problem = ctypes.c_void_p, ctypes.POINTER(Problem)
     for dtype in DTYPES.values():
+        pair = getattr(kernel, f"depthwise_pair_{dtype}")
+        pair.argtypes = (ctypes.c_int64, *[pointer] * 6, ctypes.c_float, pointer)
         forward, backward = getattr(kernel, f"forward_{dtype}"), getattr(kernel, f"backward_{dtype}")
         forward.argtypes = (problem, *[pointer] * 5, ctypes.c_float, *[pointer] * 4)
         backward.argtypes = (problem, *[pointer] * 13)

@@ -26,12 +26,4 @@ inline void store(uint16_t* to, Vector value) {  // rounds to nearest, ties to e
   *reinterpret_cast<Halves*>(to) = __builtin_convertvector(value == value ? rounded : (bits >> 16 | 0x40u), Halves);
 }
 
-// Fetch one of several equal parts of what a pass reads or writes next.  It goes through memory in steps that
-// processors do not foresee.
-template <bool WRITE = false, class T>
-inline void fetch(const T* from, int64_t elements, int64_t part, int64_t parts) {
-  const int64_t size = (elements + parts - 1) / parts;
-  for (int64_t i = part * size; i < (part + 1) * size; i += 64 / sizeof(T)) __builtin_prefetch(from + i, WRITE);
-}
-
 inline Vector all(float value) { return Vector{} + value; }
