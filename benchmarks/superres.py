@@ -74,7 +74,7 @@ NETWORKS = {
     "ran_drrn_b1u9": Trained("ran_drrn_b1u9", 24, ALIKE),
     **{
         f"lean_sr_x{scale}": Trained("lean_sr", epochs, (f"superres.patch_size={side}",), {"scale": scale})
-        for scale, epochs, side in ((2, 20, 64), (3, 8, 72), (4, 8, 72))
+        for scale, epochs, side in ((2, 16, 64), (3, 5, 72), (4, 5, 72))
     },
 }
 
