@@ -133,7 +133,9 @@ def evaluate_missing(name: str, ledger: Ledger, data: Path, vdsr: Path, quick: b
         if test in metrics:
             continue
         print(f"{name}: {test}", flush=True)
-        found = evaluate(network, load_pictures(test, folder=data), task=SuperResolve(scales=scales, ssim=True))
+        found = evaluate(
+            network, load_pictures(test, folder=data), task=SuperResolve(scales=scales, ssim=True), channels_last=True
+        )
         kept = {key: round(value, 4) for key, value in found.items() if "_x" in key}
         note(ledger, name, {"metrics": metrics | {test: kept}})
 
