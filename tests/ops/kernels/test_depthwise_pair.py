@@ -88,8 +88,9 @@ def test_what_needs_gradients_is_computed_by_torch(calls: list[torch.Size]) -> N
     with torch.no_grad():
         assert_close(pair(x), y.detach())
     assert len(calls) == 1
-    pair.requires_grad_(True)
-    pair(x.detach())
+    pair.wide.bias.requires_grad_(True)
+    pair(x.detach()).sum().backward()
+    assert pair.wide.bias.grad is not None
     assert len(calls) == 1
 
 

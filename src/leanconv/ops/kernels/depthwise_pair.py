@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
+from leanconv.ops.kernels.channels_last import channels_last
 from leanconv.ops.kernels.library import DTYPES, LANES, library
 
 #: Taps of both that the kernel has loops for.
@@ -56,27 +57,15 @@ class DepthwisePair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply both convolutions and the activation."""
-        if torch.compiler.is_compiling() or not isinstance(x, Tensor) or not self._served(x):
-            return activated(self.wide(self.high(x)), self.upper)
-        weights = (self.high.weight, self.high.bias, self.wide.weight, self.wide.bias)
+        high, wide = self.high, self.wide
+        weights = (high.weight, high.bias, wide.weight, wide.bias)
+        if torch.compiler.is_compiling() or not isinstance(x, Tensor) or not _served(x, weights):
+            return activated(wide(high(x)), self.upper)
         # Torch's way to an operator written in Python takes longer than small layers: it is for those who look on.
         looked_on = torch._C._len_torch_dispatch_stack() or torch._C._functorch.maybe_current_level() is not None
         function: Any = torch.ops.leanconv.depthwise_pair if looked_on or type(x) is not Tensor else _compute
         y: Tensor = function(x, *weights, self.upper)
         return y
-
-    def _served(self, x: Tensor) -> bool:
-        weight = self.high.weight
-        return (
-            x.is_cpu
-            and x.dim() == 4
-            and x.shape[1] == weight.shape[0]
-            and x.dtype in DTYPES
-            and weight.dtype == x.dtype
-            and not torch._C._get_tracing_state()
-            and not torch.is_autocast_enabled("cpu")
-            and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
-        )
 
     def extra_repr(self) -> str:
         """Return what the printed convolutions do not show."""
@@ -107,6 +96,21 @@ def pairable(high: nn.Module, wide: nn.Module) -> bool:
     )
 
 
+def _served(x: Tensor, weights: Sequence[Tensor | None]) -> bool:
+    weight = weights[0]
+    return (
+        weight is not None
+        and x.is_cpu
+        and x.dim() == 4
+        and x.shape[1] == weight.shape[0]
+        and x.dtype in DTYPES
+        and weight.dtype == x.dtype
+        and not torch._C._get_tracing_state()
+        and not torch.is_autocast_enabled("cpu")
+        and not (torch.is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in (x, *weights)))
+    )
+
+
 def activated(y: Tensor, upper: float) -> Tensor:
     """Return ``y`` clamped to 0 … upper, or as it is for 0."""
     if upper == 0:
@@ -122,7 +126,7 @@ def _compute(x: Tensor, high: Tensor, high_bias: Tensor, wide: Tensor, wide_bias
         y = F.conv2d(x, high, high_bias, padding=(taps // 2, 0), groups=channels)
         y = activated(F.conv2d(y, wide, wide_bias, padding=(0, taps // 2), groups=channels), upper)
         return y.contiguous(memory_format=torch.channels_last)
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = channels_last(x)
     y = torch.empty_like(x)
     # Sums are in float32 whatever type images have, and so are weights.
     weights = [weight.float().contiguous() for weight in (high, high_bias, wide, wide_bias)]

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 #: What is compiled, by name and without suffix.
-SOURCES = ("depthwise_norm", "depthwise_pair")
+SOURCES = ("channels_last", "depthwise_norm", "depthwise_pair")
 COMPILE = ("-std=gnu++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-fPIC")
 OPENMP = "-fopenmp"
 #: Seconds after which a compiler is given up; it takes about ten.
@@ -115,6 +115,8 @@ def _build(path: Path) -> None:
 def _declared(kernel: ctypes.CDLL) -> ctypes.CDLL:
     pointer, problem = ctypes.c_void_p, ctypes.POINTER(Problem)
     for dtype in DTYPES.values():
+        move = getattr(kernel, f"channels_last_{dtype}")
+        move.argtypes = (*[ctypes.c_int64] * 4, *[pointer] * 2)
         pair = getattr(kernel, f"depthwise_pair_{dtype}")
         pair.argtypes = (ctypes.c_int64, *[pointer] * 6, ctypes.c_float, pointer)
         forward, backward = getattr(kernel, f"forward_{dtype}"), getattr(kernel, f"backward_{dtype}")
