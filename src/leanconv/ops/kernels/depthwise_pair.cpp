@@ -3,7 +3,7 @@
 //
 // A few rows at a time, and of these 32 channels at a time, which are two cache lines side by side, the first
 // convolution goes into scratch memory that the first cache holds, between columns of zeros, and the second one from
-// there into the result.  Each loads a sample once for all the outputs that it is part of and that are computed together.
+// there into the result.  Each loads a sample once for all the outputs of a few that it is part of.
 
 #include <algorithm>
 #include <type_traits>
