@@ -235,7 +235,7 @@ def torch_alone(rounds: int, width: int, sizes: tuple[int, ...]) -> Iterator[dic
         x = torch.randn(shape)
         runners = {
             name: engine_named(name).load(fold(model, input_size=shape, target=target_of(name)), x, threads=1)
-            for name in ("compile", "onnxruntime")
+            for name in ("compile", "aotinductor", "onnxruntime")
         }
         timed = measure_latency(runners, x, rounds=rounds if batch == 1 else max(3, rounds // 3), threads=1)
         yield {
