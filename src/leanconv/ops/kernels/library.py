@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parent
 SOURCES = ("channels_last", "depthwise_norm", "depthwise_pair")
 COMPILE = ("-std=gnu++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-fPIC")
 OPENMP = "-fopenmp"
-#: Seconds after which a compiler is given up; it takes about ten.
+#: Seconds after which a compiler is given up; it takes about twenty for all.
 PATIENCE = 300
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
